@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint proto lock bench
+
+help:  ## show these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## install everything into .venv
+
+$(STAMP): requirements.lock setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: setup  ## from nothing to a deployed model that answers; ARGS=--exit stops after it
+	@$(BIN)/ma demo $(ARGS)
+
+up: setup  ## start the platform and stay until Ctrl-C
+	@$(BIN)/ma up $(ARGS)
+
+test: setup  ## every test; ARGS selects, for example ARGS=tests/api
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+proto: setup  ## regenerate api/gen from proto/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python proto/generate.py
+
+lock: setup  ## resolve setup.cfg again into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --extra dev --output-file requirements.lock setup.cfg requirements.in
+
+bench: setup  ## the figures of the README, with their peers
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,1 @@
+"""The resource store: one port (`base`), one adapter a file.  Knows bytes and indexes, never admission or Airflow."""

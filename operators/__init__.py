@@ -1,0 +1,1 @@
+"""Lifecycle stages as Airflow operators, and what runs on engines for them.  Never serves requests."""

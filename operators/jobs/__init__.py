@@ -1,0 +1,1 @@
+"""Programs that run on an engine.  They know neither Airflow nor the API server."""

@@ -1,0 +1,1 @@
+"""Online plane: answers predictions and records them.  Never trains, never imports Airflow, Feast or MLflow."""

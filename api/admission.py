@@ -1,0 +1,182 @@
+"""What an object must be before it is stored, beyond the options of its fields: names, project, references, owners.
+
+Reads the store to see referees; writes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from api.errors import FieldViolation, InvalidArgument, NotFound
+from api.kinds import IDENTIFIER, Kind, Resource, kinds, reference_kind
+from api.store.base import Key
+from api.validation import is_map, shown, violations
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
+LONGEST_NAME = 253
+SYSTEM_NAMESPACE = "ma-system"
+RULE = "use lower-case letters, digits, '-' and '.', begin and end with a letter or digit, at most 253 characters"
+
+Exists = Callable[[Key], Awaitable[Resource | None]]
+
+
+def suggestion(name: str) -> str:
+    """Return the nearest legal name."""
+    folded = re.sub(r"[^a-z0-9.-]+", "-", name.lower())[:LONGEST_NAME].strip("-.")
+    return re.sub(r"\.{2,}|-?\.-?", ".", folded) or "model-1"
+
+
+def is_name(name: str) -> bool:
+    """Whether a name can be part of a DAG id, a path and a URL."""
+    return len(name) <= LONGEST_NAME and NAME.match(name) is not None and ".." not in name
+
+
+def check_shape(kind: Kind, resource: Resource) -> list[FieldViolation]:
+    """Return the faults that the object alone shows."""
+    found = list(_names(kind, resource))
+    for part in ("spec", "status"):
+        if part == "spec":
+            found += violations(getattr(resource, part), part)
+    return found
+
+
+def _names(kind: Kind, resource: Resource) -> Iterator[FieldViolation]:
+    metadata = resource.metadata
+    for field, value in (("metadata.name", metadata.name), ("metadata.namespace", metadata.namespace)):
+        if not is_name(value):
+            yield FieldViolation(field, f"{RULE}; for example {suggestion(value)!r}", shown(value))
+    if kind.name == "Project":
+        yield from _project(metadata.name, metadata.namespace)
+    if kind.name == "Cluster" and metadata.namespace != SYSTEM_NAMESPACE:
+        yield FieldViolation(
+            "metadata.namespace", f"a Cluster belongs to {SYSTEM_NAMESPACE}", shown(metadata.namespace)
+        )
+
+
+def _project(name: str, namespace: str) -> Iterator[FieldViolation]:
+    if name != namespace:
+        yield FieldViolation("metadata.namespace", f"of a Project is its own name, {name!r}", shown(namespace))
+    if name == "default" or name.startswith("kube-") or name == SYSTEM_NAMESPACE:
+        yield FieldViolation("metadata.name", "is reserved: choose another", shown(name))
+    if "." in name:
+        yield FieldViolation(
+            "metadata.name", "of a Project has no '.': it stands before the first '.' of DAG ids", name
+        )
+
+
+def refuse(found: Sequence[FieldViolation], reason: str = "INVALID_FIELDS") -> None:
+    """Raise InvalidArgument that lists all faults, if there are any."""
+    if not found:
+        return
+    if {violation.field for violation in found} <= {"metadata.name", "metadata.namespace"}:
+        reason = "BAD_NAME"
+    listed = "; ".join(f"{violation.field} {violation.description}" for violation in found[:20])
+    raise InvalidArgument(listed, reason=reason, violations=found)
+
+
+def references(resource: Resource) -> list[tuple[str, Key]]:
+    """Return the path and the target of every reference in the spec to a kind that exists here."""
+    return [found for found in _references(resource.spec, "spec", resource.metadata.namespace) if found[1].name]
+
+
+def _references(message: Message, path: str, namespace: str) -> Iterator[tuple[str, Key]]:
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.full_name.startswith("google.protobuf."):
+            continue
+        here = f"{path}.{field.name}"
+        items: list[tuple[str, Any]]
+        if is_map(field):
+            if field.message_type.fields_by_name["value"].message_type is None:
+                continue
+            items = [(f"{here}[{key}]", item) for key, item in value.items()]
+        elif field.is_repeated:
+            items = [(f"{here}[{position}]", item) for position, item in enumerate(value)]
+        else:
+            items = [(here, value)]
+        for at, item in items:
+            if item.DESCRIPTOR.full_name == IDENTIFIER:
+                target = reference_kind(field)
+                if target in kinds():
+                    yield at, Key(target, item.namespace or namespace, item.name)
+            elif not item.DESCRIPTOR.full_name.startswith("google.protobuf."):
+                yield from _references(item, at, namespace)
+
+
+async def check_referees(resource: Resource, stored: Resource | None, exists: Exists) -> list[Key]:
+    """Return the referees that the write depends on.  Raises InvalidArgument for each new one that is not there.
+
+    A reference that the stored object already had may have lost its referee since; that is not this write's fault.
+    """
+    before = {key for _, key in references(stored)} if stored is not None else set()
+    found, needed = [], []
+    for path, key in references(resource):
+        if key in before:
+            continue
+        if await exists(key) is None:
+            found.append(
+                FieldViolation(path, f"names {key.kind} {key.name!r} in {key.namespace!r}, which does not exist")
+            )
+        else:
+            needed.append(key)
+    refuse(found, "UNKNOWN_REFERENCE")
+    return needed
+
+
+async def check_project(resource: Resource, exists: Exists) -> list[Key]:
+    """Return the project that the object lives in.  Raises NotFound when it does not exist."""
+    namespace = resource.metadata.namespace
+    if resource.DESCRIPTOR.name == "Project" or namespace == SYSTEM_NAMESPACE:
+        return []
+    project = Key("Project", namespace, namespace)
+    if await exists(project) is None:
+        raise NotFound(f"there is no Project {namespace!r}: create it first", reason="UNKNOWN_PROJECT")
+    return [project]
+
+
+async def check_owners(resource: Resource, exists: Exists) -> None:
+    """Raise InvalidArgument BAD_OWNER for an owner that is missing, the object itself, or owned by it."""
+    found = []
+    for position, owner in enumerate(resource.metadata.ownerReferences):
+        path = f"metadata.ownerReferences[{position}]"
+        key = Key(owner.kind, resource.metadata.namespace, owner.name)
+        if owner.kind not in kinds():
+            found.append(FieldViolation(f"{path}.kind", "is no kind of this API", shown(owner.kind)))
+            continue
+        target = await exists(key)
+        if target is None or target.metadata.uid != owner.uid:
+            found.append(FieldViolation(path, f"names {key} with uid {shown(owner.uid)}, which does not exist"))
+        elif await _owned_by(target, resource.metadata.uid, exists):
+            found.append(FieldViolation(path, f"makes a circle: {key} is owned by this object"))
+    refuse(found, "BAD_OWNER")
+
+
+async def _owned_by(resource: Resource, uid: str, exists: Exists, depth: int = 20) -> bool:
+    if not uid or depth == 0:
+        return depth == 0
+    if resource.metadata.uid == uid:
+        return True
+    for owner in resource.metadata.ownerReferences:
+        if owner.kind in kinds():
+            above = await exists(Key(owner.kind, resource.metadata.namespace, owner.name))
+            if above is not None and await _owned_by(above, uid, exists, depth - 1):
+                return True
+    return False
+
+
+def check_update(kind: Kind, old: Resource, new: Resource) -> list[FieldViolation]:
+    """Return the fields of `new` that may not differ from `old`."""
+    found = []
+    if new.metadata.uid and new.metadata.uid != old.metadata.uid:
+        found.append(
+            FieldViolation("metadata.uid", f"is {old.metadata.uid} and never changes", shown(new.metadata.uid))
+        )
+    created, was = new.metadata.creationTimestamp, old.metadata.creationTimestamp
+    if new.metadata.HasField("creationTimestamp") and (created.seconds, created.nanos) != (was.seconds, was.nanos):
+        found.append(FieldViolation("metadata.creationTimestamp", "is set by the server and never changes"))
+    if kind.immutable and new.spec != old.spec:
+        found.append(FieldViolation("spec", f"of a {kind.name} never changes: create a new one"))
+    return found

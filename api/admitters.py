@@ -1,0 +1,128 @@
+"""Checks that need to know what a kind means: manifests, parameters, schedules.  Reads resources; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.errors import FailedPrecondition, FieldViolation
+from api.gen.michelangelo.api import typed_struct_pb2
+from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
+from api.kinds import Resource
+from api.resources import Admitter, Resources
+from api.schedules import trigger_faults
+from api.store.base import Key
+from api.validation import shown
+from api.workflows import missing_params, param_faults, parse, plain
+
+ADOPTED = "michelangelo.airflow/adopted-run"
+Found = Sequence[FieldViolation]
+
+
+async def admit_pipeline(_: Resources, old: Resource | None, new: Resource) -> Found:
+    """A manifest that can be built, triggers that fire, a name that can stand in a DAG id."""
+    found = list(parse(new.spec)[1])
+    if old is None and "." in new.metadata.name:
+        found.append(FieldViolation("metadata.name", "of a Pipeline has no '.': it stands between the dots of DAG ids"))
+    for name, trigger in new.spec.manifest.trigger_map.items():
+        found += trigger_faults(trigger, f"spec.manifest.trigger_map[{name}]")
+    return found
+
+
+async def admit_run(resources: Resources, old: Resource | None, new: Resource) -> Found:
+    """A pipeline that can run, parameters that fit, a run that is not over."""
+    if ADOPTED in new.metadata.annotations:
+        return ()
+    found = list(_unsupported(new))
+    if old is not None:
+        if new.spec.kill and not old.spec.kill and old.status.HasField("end_time"):
+            raise FailedPrecondition(f"PipelineRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
+        changed = [field for field in ("pipeline", "input", "revision") if _differs(old.spec, new.spec, field)]
+        return [*found, *(FieldViolation(f"spec.{field}", "of a run never changes") for field in changed)]
+    if not new.spec.pipeline.name:
+        return [*found, FieldViolation("spec.pipeline.name", "is required")]
+    pipeline = await resources.find(
+        Key("Pipeline", new.spec.pipeline.namespace or new.metadata.namespace, new.spec.pipeline.name)
+    )
+    if pipeline is None:
+        return found
+    if pipeline.metadata.HasField("deletionTimestamp"):
+        raise FailedPrecondition(f"Pipeline {pipeline.metadata.name!r} is being deleted", reason="PIPELINE_DELETED")
+    if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
+        raise FailedPrecondition(
+            f"Pipeline {pipeline.metadata.name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"
+        )
+    return [*found, *_input_faults(pipeline, new.spec.input)]
+
+
+def _unsupported(run: Any) -> list[FieldViolation]:
+    text = "is not carried out by this release"
+    fields = ("draft", "resume", "pipeline_spec", "retry_info")
+    found = [FieldViolation(f"spec.{field}", text) for field in fields if run.spec.HasField(field)]
+    return found + ([FieldViolation("spec.local_diff", text)] if run.spec.local_diff else [])
+
+
+def _differs(old: Any, new: Any, field: str) -> bool:
+    return bool(getattr(old, field) != getattr(new, field))
+
+
+def _input_faults(pipeline: Any, given: Any) -> list[FieldViolation]:
+    """Check a run's parameters against what the pipeline registered; before it has, the DAG run is checked instead."""
+    registered = typed_struct_pb2.TypedStruct()
+    known = ("kw_args", "environ", "args", "workflow_config", "task_configs")
+    found = [
+        FieldViolation(f"spec.input.{key}", f"is unknown: use {', '.join(known)}", shown(key))
+        for key in given.fields
+        if key not in known
+    ]
+    if not pipeline.status.registered_workflow.Unpack(registered):
+        return found
+    workflow: Mapping[str, Any] = plain(registered.value)
+    schemas, configured = workflow.get("params_schema") or {}, workflow.get("params") or {}
+    values = plain(given.fields["kw_args"].struct_value) if "kw_args" in given.fields else {}
+    found += param_faults(schemas, values, "spec.input.kw_args")
+    return found + missing_params(schemas, _with_defaults(schemas, {**configured, **values}), "spec.input.kw_args")
+
+
+def _with_defaults(schemas: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**{name: schema["default"] for name, schema in schemas.items() if "default" in schema}, **values}
+
+
+async def admit_trigger(resources: Resources, old: Resource | None, new: Resource) -> Found:
+    """A schedule that fires, given here or in the pipeline's trigger map."""
+    spec = new.spec
+    found: list[FieldViolation] = []
+    if spec.HasField("start_timestamp") or spec.HasField("end_timestamp"):
+        found.append(FieldViolation("spec.start_timestamp", "backfill is not carried out by this release"))
+    if not spec.pipeline.name:
+        found.append(FieldViolation("spec.pipeline.name", "is required"))
+    ended = (trigger_run_pb2.TRIGGER_RUN_STATE_KILLED, trigger_run_pb2.TRIGGER_RUN_STATE_SUCCEEDED)
+    if old is not None and old.status.state in ended and spec.action != old.spec.action:
+        raise FailedPrecondition(f"TriggerRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
+    if spec.trigger.WhichOneof("trigger_type") is not None:
+        return [*found, *trigger_faults(spec.trigger, "spec.trigger")]
+    if not spec.source_trigger_name:
+        return [
+            *found,
+            FieldViolation("spec.trigger", "give a trigger, or name one of the pipeline in source_trigger_name"),
+        ]
+    pipeline = await resources.find(
+        Key("Pipeline", spec.pipeline.namespace or new.metadata.namespace, spec.pipeline.name)
+    )
+    if pipeline is not None and spec.source_trigger_name not in pipeline.spec.manifest.trigger_map:
+        known = ", ".join(sorted(pipeline.spec.manifest.trigger_map)) or "none"
+        found.append(
+            FieldViolation(
+                "spec.source_trigger_name",
+                f"is no trigger of the pipeline (it has: {known})",
+                shown(spec.source_trigger_name),
+            )
+        )
+    return found
+
+
+ADMITTERS: Mapping[str, Sequence[Admitter]] = {
+    "Pipeline": (admit_pipeline,),
+    "PipelineRun": (admit_run,),
+    "TriggerRun": (admit_trigger,),
+}

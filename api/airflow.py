@@ -1,0 +1,250 @@
+"""Airflow's REST API, version 2, as this platform uses it.  The only door to Airflow; never its database.
+
+Source: Airflow 3.3 `/api/v2`.  Every call has a time limit; what Airflow answers becomes an error of the one tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from api.errors import AlreadyExists, ApiError, InvalidArgument, NotFound, Unavailable
+
+TIMEOUT_S = 10.0
+SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A DAG as Airflow last parsed it.  `params`: name -> {"value", "schema", "description"}."""
+
+    dag_id: str
+    is_paused: bool
+    file_token: str
+    tags: tuple[str, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    is_stale: bool = False
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """One run.  `state`: queued, running, success, failed."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    conf: Mapping[str, Any]
+    start: datetime | None
+    end: datetime | None
+    run_type: str
+    triggered_by: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task instance.  `map_index`: -1 when not mapped; `state`: None before it is scheduled."""
+
+    task_id: str
+    display_name: str
+    map_index: int
+    try_number: int
+    state: str | None
+    start: datetime | None
+    end: datetime | None
+    operator: str
+
+
+class Airflow:
+    """Client of one Airflow.  Tokens are fetched when first needed and when they run out."""
+
+    def __init__(self, url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._url = url
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, transport=transport)
+        self._token = ""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def healthy(self) -> bool:
+        """Whether API server, scheduler and metadata database are."""
+        try:
+            answer = await self._http.get("/api/v2/monitor/health")
+            parts = answer.json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        return all(parts.get(part, {}).get("status") == "healthy" for part in ("metadatabase", "scheduler"))
+
+    async def dag(self, dag_id: str) -> Dag:
+        """Return a DAG with its params.  Raises NotFound."""
+        found = await self._call("GET", f"/dags/{_quoted(dag_id)}/details")
+        return _dag(found)
+
+    async def dags(self, tags: Sequence[str] = ()) -> list[Dag]:
+        """Return the DAGs that have all of `tags`."""
+        found = await self._pages("/dags", "dags", {"tags": list(tags), "tags_match_mode": "all"})
+        return [_dag(item) for item in found]
+
+    async def reparse(self, file_token: str) -> None:
+        """Ask for a file to be parsed before all others."""
+        try:
+            await self._call("PUT", f"/parseDagFile/{_quoted(file_token)}")
+        except AlreadyExists:
+            return
+
+    async def pause(self, dag_id: str, paused: bool) -> None:
+        """Set the pause switch of a DAG."""
+        await self._call("PATCH", f"/dags/{_quoted(dag_id)}", json={"is_paused": paused})
+
+    async def delete_dag(self, dag_id: str) -> None:
+        """Forget a DAG and its history.  Raises NotFound."""
+        await self._call("DELETE", f"/dags/{_quoted(dag_id)}")
+
+    async def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], note: str = "") -> DagRun:
+        """Create a run under `run_id`.  Raises AlreadyExists if that id is taken: read it to see whose it is."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)} | ({"note": note} if note else {})
+        return _run(await self._call("POST", f"/dags/{_quoted(dag_id)}/dagRuns", json=body))
+
+    async def run(self, dag_id: str, run_id: str) -> DagRun:
+        """Return a run.  Raises NotFound."""
+        return _run(await self._call("GET", f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"))
+
+    async def recent_runs(self, since: datetime) -> list[DagRun]:
+        """Return the runs of all DAGs that changed after `since`, oldest first."""
+        query = {"updated_at_gte": since.isoformat(), "order_by": "id"}
+        return [_run(item) for item in await self._pages("/dags/~/dagRuns", "dag_runs", query)]
+
+    async def fail_run(self, dag_id: str, run_id: str) -> None:
+        """Mark a run failed: its running tasks are killed."""
+        path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
+        await self._call("PATCH", path, json={"state": "failed"})
+
+    async def tasks(self, dag_id: str, run_id: str) -> list[Task]:
+        """Return the task instances of a run."""
+        path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances"
+        return [_task(item) for item in await self._pages(path, "task_instances", {})]
+
+    async def xcom(self, dag_id: str, run_id: str, task: Task, key: str) -> Any | None:
+        """Return what a task pushed under `key`, None if it did not."""
+        path = (
+            f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances/{_quoted(task.task_id)}"
+            f"/xcomEntries/{_quoted(key)}"
+        )
+        query = {"map_index": task.map_index, "deserialize": "false", "stringify": "false"}
+        try:
+            return (await self._call("GET", path, params=query))["value"]
+        except NotFound:
+            return None
+
+    async def task_log(self, dag_id: str, run_id: str, task: Task) -> str:
+        """Return the log of a task's latest try as text."""
+        path = (
+            f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances/{_quoted(task.task_id)}"
+            f"/logs/{max(task.try_number, 1)}"
+        )
+        answer = await self._call("GET", path, params={"full_content": "true", "map_index": task.map_index})
+        return "\n".join(_log_line(line) for line in answer.get("content", []))
+
+    async def _pages(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            answer = await self._call("GET", path, params={**query, "limit": 100, "offset": len(found)})
+            found += answer[key]
+            if not answer[key] or len(found) >= answer["total_entries"]:
+                return found
+
+    async def _call(self, method: str, path: str, **sent: Any) -> Any:
+        for attempt in (0, 1):
+            answer = await self._send(method, path, **sent)
+            if answer.status_code != 401 or attempt:
+                break
+            self._token = ""
+        if answer.status_code == 204 or not answer.content:
+            return None
+        if answer.is_success:
+            return answer.json()
+        raise _refusal(answer)
+
+    async def _send(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        try:
+            if not self._token:
+                granted = await self._http.get("/auth/token")
+                if granted.status_code != 201:
+                    raise _refusal(granted)
+                self._token = granted.json()["access_token"]
+            headers = {"Authorization": f"Bearer {self._token}"}
+            return await self._http.request(method, f"/api/v2{path}", headers=headers, **sent)
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise Unavailable(f"Airflow at {self._url} does not answer: {error or type(error).__name__}") from error
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _refusal(answer: httpx.Response) -> ApiError:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = " ".join(answer.text.split())
+    text = f"Airflow answered {answer.status_code}: {str(detail)[:SHOWN]}"
+    if answer.status_code == 404:
+        return NotFound(text)
+    if answer.status_code == 409:
+        return AlreadyExists(text)
+    if answer.status_code in (400, 422):
+        return InvalidArgument(text)
+    return Unavailable(text)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _dag(found: Mapping[str, Any]) -> Dag:
+    return Dag(
+        dag_id=found["dag_id"],
+        is_paused=bool(found["is_paused"]),
+        file_token=found["file_token"],
+        tags=tuple(tag["name"] for tag in found["tags"] or ()),
+        params=found.get("params") or {},
+        is_stale=bool(found.get("is_stale")),
+    )
+
+
+def _run(found: Mapping[str, Any]) -> DagRun:
+    return DagRun(
+        dag_id=found["dag_id"],
+        run_id=found["dag_run_id"],
+        state=found["state"],
+        conf=found["conf"] or {},
+        start=_time(found["start_date"]),
+        end=_time(found["end_date"]),
+        run_type=found["run_type"],
+        triggered_by=found.get("triggering_user_name") or found.get("triggered_by") or "",
+    )
+
+
+def _task(found: Mapping[str, Any]) -> Task:
+    return Task(
+        task_id=found["task_id"],
+        display_name=found["task_display_name"],
+        map_index=found["map_index"],
+        try_number=found["try_number"],
+        state=found["state"],
+        start=_time(found["start_date"]),
+        end=_time(found["end_date"]),
+        operator=found.get("operator_name") or found.get("operator") or "",
+    )
+
+
+def _log_line(line: Any) -> str:
+    if isinstance(line, str):
+        return line
+    stamp = str(line.get("timestamp") or "")[:19]
+    return f"{stamp} {line.get('level', '')} {line.get('event', '')}".strip()

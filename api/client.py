@@ -1,0 +1,208 @@
+"""Blocking client of the API for operators, the CLI and the inference server.  Importing it loads no gRPC.
+
+Airflow's scheduler imports operators and then forks its workers; gRPC does not survive a fork, so it is imported by the
+first call, in the process that makes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from api import errors
+
+if TYPE_CHECKING:
+    import grpc
+
+    from api.kinds import Kind
+
+RETRY_FIRST_S = 0.1
+RETRY_LONGEST_S = 2.0
+
+
+class Client:
+    """Calls the API server at `address` (host:port).  Every method raises `api.errors`.
+
+    timeout_s: how long a call may take, with its retries while the server is unreachable.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float = 30.0) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._channel: grpc.Channel | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get(self, kind: str, namespace: str, name: str) -> Any:
+        """Return one object.  Raises NotFound."""
+        return self._one(kind, "Get", name=name, namespace=namespace)
+
+    def find(self, kind: str, namespace: str, name: str) -> Any | None:
+        """Return one object, None if it does not exist."""
+        try:
+            return self.get(kind, namespace, name)
+        except errors.NotFound:
+            return None
+
+    def create(self, resource: Any, *, dry_run: bool = False) -> Any:
+        """Store a new object and return it."""
+        return self._write(resource, "Create", "create_options", dry_run)
+
+    def update(self, resource: Any, *, dry_run: bool = False) -> Any:
+        """Replace metadata and spec and return the object."""
+        return self._write(resource, "Update", "update_options", dry_run)
+
+    def apply(self, resource: Any, *, dry_run: bool = False) -> tuple[Any, str]:
+        """Create or update; return the object and what happened: created, configured, unchanged."""
+        kind = resource.DESCRIPTOR.name
+        namespace = resource.metadata.namespace or (resource.metadata.name if kind == "Project" else "")
+        stored = self.find(kind, namespace, resource.metadata.name)
+        if stored is None:
+            return self.create(resource, dry_run=dry_run), "created"
+        merged = type(stored).FromString(stored.SerializeToString())
+        merged.spec.CopyFrom(resource.spec)
+        for field in ("labels", "annotations"):
+            getattr(merged.metadata, field).update(getattr(resource.metadata, field))
+        updated = self.update(merged, dry_run=dry_run)
+        same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
+        return updated, "unchanged" if same else "configured"
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete one object.  Raises NotFound."""
+        self._call(kind, "Delete", {"name": name, "namespace": namespace})
+
+    def list(
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        selector: str = "",
+        limit: int = 0,
+        order: Sequence[tuple[str, bool]] = (),
+        equal: Mapping[str, str | int] | None = None,
+    ) -> list[Any]:
+        """Return objects.  `order`: (field, descending); `equal`: indexed fields and the values they must have."""
+        return list(self._pages(kind, namespace, selector, limit, order, equal or {}))
+
+    def _pages(
+        self,
+        kind: str,
+        namespace: str,
+        selector: str,
+        limit: int,
+        order: Sequence[tuple[str, bool]],
+        equal: Mapping[str, str | int],
+    ) -> Iterator[Any]:
+        request = self._request(kind, "List", {"namespace": namespace})
+        request.list_options.labelSelector = selector
+        request.list_options.limit = limit
+        _extend(request.list_options_ext, order, equal)
+        while True:
+            listing = getattr(self._send(kind, "List", request), f"{self._kind(kind).singular}_list")
+            yield from listing.items
+            token = getattr(listing.metadata, "continue")
+            if not token or limit:
+                return
+            setattr(request.list_options, "continue", token)
+
+    def _write(self, resource: Any, verb: str, options: str, dry_run: bool) -> Any:
+        kind = resource.DESCRIPTOR.name
+        request = self._request(kind, verb, {})
+        getattr(request, self._kind(kind).singular).CopyFrom(resource)
+        if dry_run:
+            getattr(request, options).dryRun.append("All")
+        return getattr(self._send(kind, verb, request), self._kind(kind).singular)
+
+    def _one(self, kind: str, verb: str, **fields: str) -> Any:
+        return getattr(self._call(kind, verb, fields), self._kind(kind).singular)
+
+    def _call(self, kind: str, verb: str, fields: Mapping[str, Any]) -> Any:
+        return self._send(kind, verb, self._request(kind, verb, fields))
+
+    @staticmethod
+    def _kind(name: str) -> Kind:
+        from api.kinds import kinds
+
+        return kinds()[name]
+
+    def _request(self, kind: str, verb: str, fields: Mapping[str, Any]) -> Any:
+        return self._kind(kind).method(verb).input_type._concrete_class(**fields)
+
+    def _send(self, kind: str, verb: str, request: Any) -> Any:
+        import grpc
+
+        if self._channel is None:
+            self._channel = grpc.insecure_channel(self._address)
+        described = self._kind(kind)
+        method = described.method(verb)
+        call = self._channel.unary_unary(
+            f"/{described.service.full_name}/{method.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=method.output_type._concrete_class.FromString,
+        )
+        deadline = time.monotonic() + self._timeout_s
+        pause_s = RETRY_FIRST_S
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return call(request, timeout=max(left_s, 0.001))
+            except grpc.RpcError as error:
+                refused = refusal(error, self._address)
+                if not isinstance(refused, errors.Unavailable) or left_s < pause_s:
+                    raise refused from None
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_LONGEST_S)
+
+
+def _extend(extension: Any, order: Sequence[tuple[str, bool]], equal: Mapping[str, str | int]) -> None:
+    from google.protobuf import wrappers_pb2
+
+    from api.gen.michelangelo.api import list_pb2
+
+    for field, descending in order:
+        direction = list_pb2.SORT_ORDER_DESC if descending else list_pb2.SORT_ORDER_ASC
+        extension.order_by.add(field=field, dir=direction)
+    for field, value in equal.items():
+        criterion = extension.operation.criterion.add(field_name=field, operator=list_pb2.CRITERION_OPERATOR_EQUAL)
+        wrapped = (
+            wrappers_pb2.StringValue(value=value) if isinstance(value, str) else wrappers_pb2.Int64Value(value=value)
+        )
+        criterion.match_value.Pack(wrapped)
+
+
+def refusal(error: Any, address: str) -> errors.ApiError:
+    """Return the error of the tree that a failed call means."""
+    code = error.code().name
+    by_code: dict[str, type[errors.ApiError]] = {
+        cls.code: cls for cls in errors.ApiError.__subclasses__() if cls.code != "INTERNAL"
+    }
+    if code == "UNAVAILABLE":
+        return errors.Unavailable(f"the API server at {address} does not answer: is the platform up? try `ma status`")
+    violations, reason = _details(error)
+    return by_code.get(code, errors.ApiError)(error.details() or code, reason=reason, violations=violations)
+
+
+def _details(error: Any) -> tuple[list[errors.FieldViolation], str]:
+    from google.rpc import error_details_pb2
+    from grpc_status import rpc_status
+
+    found, reason = [], ""
+    status = rpc_status.from_call(error)
+    for packed in status.details if status else ():
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if packed.Unpack(info):
+            reason = info.reason
+        elif packed.Unpack(bad):
+            found = [errors.FieldViolation(v.field, v.description) for v in bad.field_violations]
+    return found, reason

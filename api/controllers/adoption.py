@@ -1,0 +1,99 @@
+"""Runs that began outside the API: every run of a pipeline's DAG has a PipelineRun, whoever started it.
+
+Reports from Airflow's listener are hints; what was missed is found by the periodic look at recent runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from api.airflow import DagRun
+from api.controllers.pipeline_run import ADOPTED, PipelineRunController
+from api.controllers.platform import Platform
+from api.errors import AlreadyExists, ApiError, NotFound
+from api.kinds import kinds
+from api.store.base import Key
+from api.workflows import HIDDEN_PARAM
+
+RESYNC_S = 30.0
+OVERLAP = timedelta(seconds=90)
+OWN_PREFIX = "ma__"
+LONGEST_NAME = 200
+
+log = logging.getLogger(__name__)
+
+
+def adopted_name(dag_id: str, run_id: str, start: datetime) -> str:
+    """Return the PipelineRun name of a foreign run: the same whoever computes it."""
+    digest = hashlib.sha256(f"{dag_id}/{run_id}".encode()).hexdigest()[:8]
+    return f"airflow-{start:%Y%m%d-%H%M%S}-{digest}"
+
+
+class Adopter:
+    """Makes PipelineRuns for foreign runs and wakes the controller for known ones."""
+
+    def __init__(self, platform: Platform, runs: PipelineRunController) -> None:
+        self._platform = platform
+        self._runs = runs
+        self._busy: set[tuple[str, str]] = set()
+
+    async def seen(self, dag_id: str, run_id: str) -> None:
+        """A run of some DAG changed: look at its PipelineRun, or make one."""
+        known = self._runs.key_of_run(dag_id, run_id)
+        if known is not None:
+            self._platform.wake(known)
+        elif not run_id.startswith(OWN_PREFIX) and (dag_id, run_id) not in self._busy:
+            self._busy.add((dag_id, run_id))
+            try:
+                await self._adopt(dag_id, run_id)
+            finally:
+                self._busy.discard((dag_id, run_id))
+
+    async def resync(self) -> None:
+        """Look at what ran lately, for ever."""
+        since = datetime.now(UTC) - timedelta(days=1)
+        while True:
+            began = datetime.now(UTC)
+            try:
+                for run in await self._platform.airflow.recent_runs(since):
+                    await self.seen(run.dag_id, run.run_id)
+                since = began - OVERLAP
+            except ApiError as error:
+                log.info("resync waits: %s", error.message)
+            except Exception:
+                log.exception("resync failed")
+            await asyncio.sleep(RESYNC_S)
+
+    async def _adopt(self, dag_id: str, run_id: str) -> None:
+        project, _, pipeline = dag_id.partition(".")
+        if not pipeline or await self._platform.resources.find(Key("Pipeline", project, pipeline)) is None:
+            return
+        try:
+            found = await self._platform.airflow.run(dag_id, run_id)
+        except NotFound:
+            return
+        try:
+            await self._platform.resources.create(self._resource(project, pipeline, found))
+        except AlreadyExists:
+            return
+
+    def _resource(self, project: str, pipeline: str, found: DagRun) -> Any:
+        name = adopted_name(found.dag_id, found.run_id, found.start or datetime.now(UTC))
+        run = kinds()["PipelineRun"].new(project, name)
+        run.metadata.annotations[ADOPTED] = found.run_id
+        run.spec.pipeline.namespace, run.spec.pipeline.name = project, pipeline
+        run.spec.actor.name = found.triggered_by or "airflow"
+        run.spec.description = "started in Airflow"
+        given = {key: value for key, value in _conf(found).items() if key != HIDDEN_PARAM}
+        if given:
+            run.spec.input.update({"kw_args": given})
+        return run
+
+
+def _conf(found: DagRun) -> Mapping[str, Any]:
+    return found.conf if isinstance(found.conf, dict) else {}

@@ -1,0 +1,191 @@
+"""Pipeline: checks it against its template, snapshots it as a Revision, turns it into its own Airflow DAG."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.controllers.platform import Platform
+from api.errors import AlreadyExists, NotFound, Unavailable
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.kinds import kinds
+from api.store.base import Key
+from api.workflows import HIDDEN_PARAM, STEPS_TEMPLATE, WORKFLOW_TYPE, Workflow, nearest, param_faults, parse, typed
+
+FINALIZER = "michelangelo.airflow/dag"
+TEMPLATE_TAG = "template"
+VISIBLE_WAIT_S = 10.0
+MOST_ACTIVE_RUNS = 16
+LONG_ENOUGH = 12
+
+
+def dag_id(project: str, pipeline: str) -> str:
+    """Return the DAG of a pipeline."""
+    return f"{project}.{pipeline}"
+
+
+def spec_hash(spec: Any) -> str:
+    """Return the digest of a spec: the same spec, the same revision."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def revision_name(pipeline: Any) -> str:
+    """Return the name of a pipeline's revision: of its commit if it has one, else of its content."""
+    reference = pipeline.spec.commit.git_ref if pipeline.spec.HasField("commit") else ""
+    digest = spec_hash(pipeline.spec)
+    short = "".join(c for c in reference.lower() if c.isalnum())[:LONG_ENOUGH] or digest[:LONG_ENOUGH]
+    return f"pipeline-{pipeline.metadata.name}-{short}"
+
+
+def revision_tag(pipeline: Any) -> str:
+    """Return the DAG tag by which a parsed DAG shows which spec it was built from."""
+    return f"spec:{spec_hash(pipeline.spec)[:LONG_ENOUGH]}"
+
+
+class PipelineController:
+    """CREATED -> BUILDING -> READY | ERROR."""
+
+    kind = "Pipeline"
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    async def related(self, key: Key) -> Sequence[Key]:
+        """Nothing else changes a pipeline."""
+        return ()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring Airflow's DAG in line with the spec."""
+        resources = self._platform.resources
+        pipeline = await resources.find(key)
+        if pipeline is None:
+            return None
+        if pipeline.metadata.HasField("deletionTimestamp"):
+            await self._remove(key, pipeline)
+            return None
+        pipeline = await resources.set_finalizer(pipeline, FINALIZER, present=True)
+        if await self._is_current(key, pipeline):
+            return None
+        try:
+            await self._build(key, pipeline)
+        except Unavailable as error:
+            await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_BUILDING, error.message)
+            raise
+        except NotFound as error:
+            await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, error.message)
+        return None
+
+    async def _is_current(self, key: Key, pipeline: Any) -> bool:
+        status = pipeline.status
+        if status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
+            return bool(status.build_id == spec_hash(pipeline.spec))
+        return bool(
+            status.state == pipeline_pb2.PIPELINE_STATE_READY
+            and status.build_id == spec_hash(pipeline.spec)
+            and not self._platform.manifests.write_pipeline(
+                await self._manifest(key, pipeline, parse(pipeline.spec)[0])
+            )
+        )
+
+    async def _build(self, key: Key, pipeline: Any) -> None:
+        workflow, faults = parse(pipeline.spec)
+        schemas = {} if faults else await self._schemas(workflow)
+        faults = faults or param_faults(schemas, workflow.params, "spec.manifest.content")
+        if faults:
+            listed = "; ".join(f"{fault.field} {fault.description}" for fault in faults)
+            await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, listed)
+            return
+        await self._snapshot(pipeline)
+        manifests = self._platform.manifests
+        manifests.write_project(key.namespace)
+        manifests.write_pipeline(await self._manifest(key, pipeline, workflow))
+        name = dag_id(key.namespace, key.name)
+        if not await self._platform.has_tag(name, revision_tag(pipeline)):
+            await self._platform.reparse(key.namespace)
+            if not await self._platform.visible(name, revision_tag(pipeline), VISIBLE_WAIT_S):
+                raise Unavailable(f"Airflow does not show DAG {name} yet: is its DAG processor running?")
+        await self._ready(key, pipeline, workflow, schemas)
+
+    async def _schemas(self, workflow: Workflow) -> Mapping[str, Any]:
+        """Return the JSON Schema of every parameter of the template.  Raises NotFound with the nearest name."""
+        if workflow.template == STEPS_TEMPLATE:
+            return {}
+        found = {dag.dag_id for dag in await self._platform.airflow.dags(tags=[TEMPLATE_TAG])}
+        if workflow.template not in found:
+            if not found:
+                raise Unavailable("Airflow shows no templates yet")
+            hint = nearest(workflow.template, sorted(found)) or f": there are {', '.join(sorted(found))}"
+            raise NotFound(f"spec.manifest.file_path {workflow.template[:64]!r} is no template{hint}")
+        params = (await self._platform.airflow.dag(workflow.template)).params
+        return {name: param.get("schema") or {} for name, param in params.items()}
+
+    async def _manifest(self, key: Key, pipeline: Any, workflow: Workflow) -> dict[str, Any]:
+        spec = pipeline.spec
+        kind = pipeline_pb2.PipelineType.Name(spec.type).removeprefix("PIPELINE_TYPE_")
+        return {
+            "kind": "Pipeline",
+            "project": key.namespace,
+            "name": key.name,
+            "uid": pipeline.metadata.uid,
+            "revision": revision_name(pipeline),
+            "template": workflow.template,
+            "params": dict(workflow.params),
+            "steps": list(workflow.steps),
+            "description": spec.description,
+            "owner": spec.owner.name,
+            "type": kind,
+            "tags": [revision_tag(pipeline)],
+            "root_dir": str(await self._platform.project_root(key.namespace)),
+            "max_active_runs": MOST_ACTIVE_RUNS,
+        }
+
+    async def _snapshot(self, pipeline: Any) -> None:
+        """Keep the pipeline as it is now under its revision's name."""
+        revision = kinds()["Revision"].new(pipeline.metadata.namespace, revision_name(pipeline))
+        spec = revision.spec
+        spec.base_type.CopyFrom(pipeline.type_meta)
+        spec.base_resource.namespace = pipeline.metadata.namespace
+        spec.base_resource.name = pipeline.metadata.name
+        snapshot = type(pipeline)()
+        snapshot.CopyFrom(pipeline)
+        snapshot.ClearField("status")
+        spec.content.Pack(snapshot)
+        spec.owner.CopyFrom(pipeline.spec.owner)
+        spec.revision_id = spec_hash(pipeline.spec)[:LONG_ENOUGH]
+        spec.source = pipeline.spec.manifest.file_path or STEPS_TEMPLATE
+        if pipeline.spec.HasField("commit"):
+            spec.git_commit.CopyFrom(pipeline.spec.commit)
+        owner = revision.metadata.ownerReferences.add()
+        owner.kind, owner.name, owner.uid = "Pipeline", pipeline.metadata.name, pipeline.metadata.uid
+        owner.apiVersion = pipeline.type_meta.apiVersion
+        try:
+            await self._platform.resources.create(revision)
+        except AlreadyExists:
+            return
+
+    async def _ready(self, key: Key, pipeline: Any, workflow: Workflow, schemas: Mapping[str, Any]) -> None:
+        status = pipeline.status
+        status.latest_revision.namespace = key.namespace
+        status.latest_revision.name = revision_name(pipeline)
+        registered = {
+            "dag_id": dag_id(key.namespace, key.name),
+            "template": workflow.template,
+            "revision": revision_name(pipeline),
+            "params_schema": {name: schema for name, schema in schemas.items() if name != HIDDEN_PARAM},
+            "params": dict(workflow.params),
+        }
+        status.registered_workflow.Pack(typed(WORKFLOW_TYPE, registered))
+        await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_READY, "")
+
+    async def _report(self, pipeline: Any, state: Any, message: str) -> None:
+        pipeline.status.state = state
+        pipeline.status.error_message = message
+        pipeline.status.build_id = spec_hash(pipeline.spec)
+        await self._platform.resources.update_status(pipeline)
+
+    async def _remove(self, key: Key, pipeline: Any) -> None:
+        if self._platform.manifests.remove_pipeline(key.namespace, key.name):
+            await self._platform.reparse(key.namespace)
+        await self._platform.forget_dag(dag_id(key.namespace, key.name))
+        await self._platform.resources.set_finalizer(pipeline, FINALIZER, present=False)

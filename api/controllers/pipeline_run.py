@@ -1,0 +1,261 @@
+"""PipelineRun: exactly one DAG run an attempt, and a status that says what Airflow says.
+
+The DAG run's id is computed from the run's uid and attempt, so that whoever tries again finds what an earlier try began
+(`guarantees.md` G7).  Airflow is the book of runs: this controller only reads it, creates in it and cancels in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import json_format
+
+from api.airflow import DagRun, Task
+from api.controllers.conditions import set_condition
+from api.controllers.pipeline import dag_id as pipeline_dag
+from api.controllers.pipeline import spec_hash
+from api.controllers.platform import Platform
+from api.controllers.steps import ENDED, grouped, in_order, log_url, run_url, set_time, step_of
+from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+from api.store.base import Key
+from api.workflows import HIDDEN_PARAM, plain
+
+FINALIZER = "michelangelo.airflow/dag-run"
+ADOPTED = "michelangelo.airflow/adopted-run"
+ATTEMPT = 1
+ACTIVE_RESYNC_S = 10.0
+STATES = {
+    "queued": wire.PIPELINE_RUN_STATE_PENDING,
+    "running": wire.PIPELINE_RUN_STATE_RUNNING,
+    "success": wire.PIPELINE_RUN_STATE_SUCCEEDED,
+    "failed": wire.PIPELINE_RUN_STATE_FAILED,
+}
+TERMINAL = {
+    wire.PIPELINE_RUN_STATE_SUCCEEDED,
+    wire.PIPELINE_RUN_STATE_KILLED,
+    wire.PIPELINE_RUN_STATE_FAILED,
+    wire.PIPELINE_RUN_STATE_SKIPPED,
+}
+
+
+def run_id(run: Any) -> str:
+    """Return the id of a run's DAG run: the adopted one's, or one computed from uid and attempt."""
+    return run.metadata.annotations.get(ADOPTED) or f"ma__{run.metadata.uid}__{ATTEMPT}"
+
+
+class PipelineRunController:
+    """PENDING -> RUNNING -> SUCCEEDED | FAILED | KILLED; never back."""
+
+    kind = "PipelineRun"
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._keys: dict[tuple[str, str], Key] = {}
+
+    async def related(self, key: Key) -> Sequence[Key]:
+        """A pipeline that becomes ready lets its waiting runs begin."""
+        if key.kind != "Pipeline":
+            return ()
+        return [known for (dag, _), known in self._keys.items() if dag == pipeline_dag(key.namespace, key.name)]
+
+    def key_of_run(self, dag_id: str, dag_run_id: str) -> Key | None:
+        """Return the PipelineRun of a DAG run, None if it is not known (yet)."""
+        return self._keys.get((dag_id, dag_run_id))
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring Airflow in line with the spec and the status in line with Airflow."""
+        run = await self._platform.resources.find(key)
+        if run is None:
+            return None
+        self._keys[pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name), run_id(run)] = key
+        if run.metadata.HasField("deletionTimestamp"):
+            await self._cancel_and_forget(run)
+            return None
+        if run.status.state in TERMINAL and run.status.HasField("end_time"):
+            return None
+        run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
+        try:
+            return await self._advance(run)
+        except Unavailable as error:
+            set_condition(run.status.conditions, "Triggered", None, "DependencyUnavailable", error.message)
+            await self._platform.resources.update_status(run)
+            raise
+
+    async def _advance(self, run: Any) -> float | None:
+        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        observed = await self._observe(name, run)
+        if observed is None and run.status.workflow_run_id:
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "EngineRunLost", "the DAG run was deleted in Airflow")
+        elif observed is None and run.spec.kill:
+            self._end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", "killed before it began")
+        elif observed is None:
+            observed = await self._begin(name, run)
+        if observed is not None:
+            if run.spec.kill and observed.state in ("queued", "running"):
+                await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
+                observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
+            await self._describe(run, observed)
+        await self._platform.resources.update_status(run)
+        return None if run.status.state in TERMINAL else ACTIVE_RESYNC_S
+
+    async def _observe(self, name: str, run: Any) -> DagRun | None:
+        try:
+            return await self._platform.airflow.run(name, run_id(run))
+        except NotFound:
+            return None
+
+    async def _begin(self, name: str, run: Any) -> DagRun | None:
+        """Create the DAG run, or adopt the one of the same id if it is ours."""
+        pipeline = await self._platform.resources.find(_pipeline_key(run))
+        if pipeline is None:
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineGone", "its pipeline was deleted")
+            return None
+        if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineError", pipeline.status.error_message)
+            return None
+        if pipeline.status.state != pipeline_pb2.PIPELINE_STATE_READY:
+            run.status.state = wire.PIPELINE_RUN_STATE_PENDING
+            set_condition(run.status.conditions, "SourcePipeline", None, "Building", "waits for its pipeline")
+            return None
+        snapshot = run.status.source_pipeline.pipeline
+        snapshot.CopyFrom(pipeline)
+        snapshot.ClearField("status")
+        set_condition(run.status.conditions, "SourcePipeline", True, "Resolved")
+        conf = self._conf(run, pipeline)
+        try:
+            return await self._platform.airflow.trigger(name, run_id(run), conf, run.spec.description)
+        except AlreadyExists:
+            return await self._adopt(name, run, conf)
+        except InvalidArgument as error:
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "Refused", error.message)
+            run.status.exception_type = wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
+        except NotFound as error:
+            set_condition(run.status.conditions, "Triggered", None, "EngineNotReady", error.message)
+            raise Unavailable(f"Airflow does not know DAG {name} yet") from error
+        return None
+
+    def _conf(self, run: Any, pipeline: Any) -> dict[str, Any]:
+        given = plain(run.spec.input.fields["kw_args"].struct_value) if "kw_args" in run.spec.input.fields else {}
+        owner = {
+            "owner_uid": run.metadata.uid,
+            "namespace": run.metadata.namespace,
+            "pipeline_run": run.metadata.name,
+            "spec_hash": spec_hash(run.spec.input),
+            "revision": pipeline.status.latest_revision.name,
+        }
+        return {**given, HIDDEN_PARAM: owner}
+
+    async def _adopt(self, name: str, run: Any, conf: Mapping[str, Any]) -> DagRun | None:
+        """An earlier try's POST arrived although its answer was lost; a foreign run of our id is refused for good."""
+        found = await self._platform.airflow.run(name, run_id(run))
+        owner = found.conf.get(HIDDEN_PARAM) or {}
+        wanted = conf[HIDDEN_PARAM]
+        if owner.get("owner_uid") == wanted["owner_uid"] and owner.get("spec_hash") == wanted["spec_hash"]:
+            return found
+        self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", f"DAG run {run_id(run)} belongs to another")
+        return None
+
+    async def _describe(self, run: Any, observed: DagRun) -> None:
+        status = run.status
+        status.workflow_id = observed.dag_id
+        status.workflow_run_id = observed.run_id
+        status.log_url = run_url(self._platform.config.airflow_url, observed.dag_id, observed.run_id)
+        set_condition(status.conditions, "Triggered", True, "DagRunCreated")
+        tasks = await self._platform.airflow.tasks(observed.dag_id, observed.run_id)
+        steps = [(task, await self._step(run, observed, task)) for task in in_order(tasks)]
+        del status.steps[:]
+        status.steps.extend(grouped(steps))
+        state = STATES.get(observed.state, wire.PIPELINE_RUN_STATE_RUNNING)
+        if state == wire.PIPELINE_RUN_STATE_FAILED and run.spec.kill:
+            state = wire.PIPELINE_RUN_STATE_KILLED
+        if state not in TERMINAL:
+            status.state = max(status.state, state)
+            return
+        await self._finish(run, observed, state, tasks)
+
+    async def _finish(self, run: Any, observed: DagRun, state: Any, tasks: Sequence[Task]) -> None:
+        status = run.status
+        failed = next((step for step in status.steps if step.state == wire.PIPELINE_RUN_STEP_STATE_FAILED), None)
+        if state == wire.PIPELINE_RUN_STATE_KILLED:
+            self._end(run, state, "Killed", "killed on request", observed)
+        elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
+            self._end(run, state, "Succeeded", "", observed)
+        else:
+            reason = f"{failed.name}: {failed.message or 'see its log'}" if failed else "marked failed in Airflow"
+            self._end(run, state, "Failed" if failed else "ExternallyChanged", reason, observed)
+        for task in tasks:
+            if task.state == "failed" and run.spec.kill is False:
+                verdict = await self._platform.airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
+                blamed = (verdict or {}).get("kind") if isinstance(verdict, dict) else None
+                status.exception_type = (
+                    wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
+                    if blamed == "user"
+                    else wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM
+                )
+
+    async def _step(self, run: Any, observed: DagRun, task: Task) -> wire.PipelineRunStepInfo:
+        """Return one step with what its task took and gave.  What an ended step pushed is fetched once."""
+        step = step_of(task, log_url(self._platform.config.airflow_url, observed.dag_id, observed.run_id, task))
+        known = _known(run.status.steps, step.name)
+        if (
+            known is not None
+            and known.state == step.state
+            and known.attempt_ids == step.attempt_ids
+            and task.state in ENDED
+        ):
+            step.input.CopyFrom(known.input)
+            step.output.CopyFrom(known.output)
+            step.message = known.message
+            return step
+        if task.start is None:
+            return step
+        airflow = self._platform.airflow
+        _fill(step.input, await airflow.xcom(observed.dag_id, observed.run_id, task, "inputs"))
+        if task.state == "success":
+            _fill(step.output, await airflow.xcom(observed.dag_id, observed.run_id, task, "return_value"))
+        elif task.state == "failed":
+            verdict = await airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
+            step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
+        return step
+
+    def _end(self, run: Any, state: Any, reason: str, message: str, observed: DagRun | None = None) -> None:
+        status = run.status
+        status.state = state
+        status.error_message = "" if state == wire.PIPELINE_RUN_STATE_SUCCEEDED else message
+        if observed is not None and observed.end is not None:
+            set_time(status.end_time, observed.end)
+        else:
+            status.end_time.GetCurrentTime()
+        fine = state == wire.PIPELINE_RUN_STATE_SUCCEEDED
+        set_condition(status.conditions, "Succeeded", fine, reason, message, generation=run.metadata.generation)
+
+    async def _cancel_and_forget(self, run: Any) -> None:
+        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        observed = await self._observe(name, run)
+        if observed is not None and observed.state in ("queued", "running"):
+            await self._platform.airflow.fail_run(name, run_id(run))
+        await self._platform.resources.set_finalizer(run, FINALIZER, present=False)
+        self._keys.pop((name, run_id(run)), None)
+
+
+def _pipeline_key(run: Any) -> Key:
+    return Key("Pipeline", run.spec.pipeline.namespace or run.metadata.namespace, run.spec.pipeline.name)
+
+
+def _known(steps: Any, name: str) -> Any | None:
+    for step in steps:
+        if step.name == name:
+            return step
+        if (below := _known(step.sub_steps, name)) is not None:
+            return below
+    return None
+
+
+def _fill(struct: Any, value: Any) -> None:
+    if isinstance(value, dict):
+        json_format.ParseDict(value, struct)
+    elif value is not None:
+        json_format.ParseDict({"value": value}, struct)

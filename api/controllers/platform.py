@@ -1,0 +1,72 @@
+"""What controllers act through: resources, Airflow, manifests, the serving backend.  Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.airflow import Airflow
+from api.backends.base import ServingBackend
+from api.config import Config
+from api.errors import ApiError, NotFound
+from api.manifests import Manifests
+from api.resources import Resources
+from api.store.base import Key
+
+PARSE_WAIT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The parts, shared by all controllers.  `wake`: look at a key now."""
+
+    config: Config
+    resources: Resources
+    airflow: Airflow
+    manifests: Manifests
+    backend: ServingBackend
+    wake: Callable[[Key], None]
+
+    async def project_root(self, project: str) -> Path:
+        """Return the folder of a project's code: its root_dir below MA_PROJECTS_ROOT, never above it."""
+        found = await self.resources.get("Project", project, project)
+        root = (self.config.projects_root / found.spec.root_dir.lstrip("/")).resolve()
+        if not root.is_relative_to(self.config.projects_root.resolve()):
+            raise NotFound(
+                f"spec.root_dir {found.spec.root_dir[:64]!r} of Project {project!r} leaves the projects' root"
+            )
+        return root
+
+    async def reparse(self, project: str) -> None:
+        """Ask Airflow to parse a project's file now, if it knows the file already; it finds a new one by itself."""
+        found = await self.airflow.dags(tags=[f"project:{project}"])
+        if found:
+            await self.airflow.reparse(found[0].file_token)
+
+    async def visible(self, dag_id: str, tag: str, timeout_s: float) -> bool:
+        """Wait until Airflow shows the DAG with `tag`."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            if await self.has_tag(dag_id, tag):
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(PARSE_WAIT_S)
+
+    async def has_tag(self, dag_id: str, tag: str) -> bool:
+        """Whether Airflow shows the DAG with `tag` now."""
+        try:
+            dag = await self.airflow.dag(dag_id)
+        except NotFound:
+            return False
+        return tag in dag.tags and not dag.is_stale
+
+    async def forget_dag(self, dag_id: str) -> None:
+        """Remove a DAG and its history from Airflow, if it has it."""
+        try:
+            await self.airflow.delete_dag(dag_id)
+        except ApiError as error:
+            if not isinstance(error, NotFound):
+                raise

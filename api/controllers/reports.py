@@ -1,0 +1,62 @@
+"""Reports from Airflow's listener and from the inference server: hints that something changed, never the change."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+MOST_EVENTS = 1000
+
+log = logging.getLogger(__name__)
+
+
+def routes(
+    token: str, run_seen: Callable[[str, str], Awaitable[None]], serving_started: Callable[[], Awaitable[None]]
+) -> list[Route]:
+    """Return the routes.  Both need the platform's token; without one they are closed."""
+    background: set[asyncio.Task[None]] = set()
+
+    def later(work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(_logged(work))
+        background.add(task)
+        task.add_done_callback(background.discard)
+
+    def allowed(request: Request) -> bool:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return bool(token) and hmac.compare_digest(given.encode(), token.encode())
+
+    async def airflow_events(request: Request) -> Response:
+        if not allowed(request):
+            return JSONResponse({"reason": "UNAUTHENTICATED"}, status_code=401)
+        try:
+            events = (await request.json())["events"][:MOST_EVENTS]
+            runs = {(str(event["dag_id"]), str(event["run_id"])) for event in events}
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"reason": "BAD_MESSAGE"}, status_code=400)
+        for dag_id, run_id in runs:
+            later(run_seen(dag_id, run_id))
+        return Response(status_code=202)
+
+    async def started(request: Request) -> Response:
+        if not allowed(request):
+            return JSONResponse({"reason": "UNAUTHENTICATED"}, status_code=401)
+        later(serving_started())
+        return Response(status_code=202)
+
+    return [
+        Route("/internal/airflow/events", airflow_events, methods=["POST"]),
+        Route("/internal/serving/started", started, methods=["POST"]),
+    ]
+
+
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.warning("a report was not acted on; resync will heal it", exc_info=True)

@@ -1,0 +1,134 @@
+"""TriggerRun: becomes a small DAG with the schedule.  Airflow keeps the time; nothing here does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import json_format
+
+from api.controllers.pipeline import VISIBLE_WAIT_S, dag_id, spec_hash
+from api.controllers.platform import Platform
+from api.errors import NotFound, Unavailable
+from api.gen.michelangelo.api.v2 import trigger_run_pb2 as wire
+from api.store.base import Key
+
+FINALIZER = "michelangelo.airflow/trigger-dag"
+ENDED = {wire.TRIGGER_RUN_STATE_KILLED, wire.TRIGGER_RUN_STATE_FAILED, wire.TRIGGER_RUN_STATE_SUCCEEDED}
+
+
+def pipeline_key(trigger: Any) -> Key:
+    """Return the pipeline that a trigger starts."""
+    return Key("Pipeline", trigger.spec.pipeline.namespace or trigger.metadata.namespace, trigger.spec.pipeline.name)
+
+
+def trigger_tag(trigger: Any, schedule: Any) -> str:
+    """Return the DAG tag that shows which schedule a parsed trigger DAG was built from."""
+    return f"spec:{spec_hash(schedule)[:12]}"
+
+
+class TriggerRunController:
+    """RUNNING <-> PAUSED, until KILLED."""
+
+    kind = "TriggerRun"
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._by_pipeline: dict[Key, set[Key]] = {}
+
+    async def related(self, key: Key) -> Sequence[Key]:
+        """A pipeline's trigger map feeds the triggers that name an entry of it."""
+        return tuple(self._by_pipeline.get(key, ())) if key.kind == "Pipeline" else ()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring the trigger's DAG in line with the spec."""
+        resources = self._platform.resources
+        trigger = await resources.find(key)
+        if trigger is None:
+            return None
+        self._by_pipeline.setdefault(pipeline_key(trigger), set()).add(key)
+        if trigger.metadata.HasField("deletionTimestamp"):
+            await self._remove(trigger)
+            await resources.set_finalizer(trigger, FINALIZER, present=False)
+            return None
+        if trigger.status.state in ENDED:
+            return None
+        trigger = await resources.set_finalizer(trigger, FINALIZER, present=True)
+        if trigger.spec.kill or trigger.spec.action == wire.TRIGGER_RUN_ACTION_KILL:
+            await self._remove(trigger)
+            await self._report(trigger, wire.TRIGGER_RUN_STATE_KILLED)
+            return None
+        schedule = await self._schedule(trigger)
+        if schedule is None:
+            name = trigger.spec.source_trigger_name
+            await self._report(trigger, wire.TRIGGER_RUN_STATE_FAILED, f"its pipeline has no trigger {name!r}")
+            return None
+        await self._activate(trigger, schedule)
+        return None
+
+    async def _schedule(self, trigger: Any) -> Any | None:
+        """Return the trigger to carry out: its own, or the entry of the pipeline's map that it names."""
+        if trigger.spec.trigger.WhichOneof("trigger_type") is not None:
+            return trigger.spec.trigger
+        pipeline = await self._platform.resources.find(pipeline_key(trigger))
+        if pipeline is None:
+            return None
+        return pipeline.spec.manifest.trigger_map.get(trigger.spec.source_trigger_name)
+
+    async def _activate(self, trigger: Any, schedule: Any) -> None:
+        manifest = self._manifest(trigger, schedule)
+        changed = self._platform.manifests.write_trigger(manifest)
+        project, name = manifest["project"], self._dag(trigger)
+        tag = trigger_tag(trigger, schedule)
+        if changed or not await self._platform.has_tag(name, tag):
+            await self._platform.reparse(project)
+            if not await self._platform.visible(name, tag, VISIBLE_WAIT_S):
+                raise Unavailable(f"Airflow does not show DAG {name} yet")
+        paused = trigger.spec.action == wire.TRIGGER_RUN_ACTION_PAUSE
+        if (await self._platform.airflow.dag(name)).is_paused != paused:
+            await self._platform.airflow.pause(name, paused)
+        trigger.status.actual_trigger.CopyFrom(schedule)
+        trigger.status.execution_workflow_id = name
+        trigger.status.log_url = f"{self._platform.config.airflow_url}/dags/{name}"
+        await self._report(trigger, wire.TRIGGER_RUN_STATE_PAUSED if paused else wire.TRIGGER_RUN_STATE_RUNNING)
+
+    def _dag(self, trigger: Any) -> str:
+        return f"{dag_id(pipeline_key(trigger).namespace, pipeline_key(trigger).name)}.{trigger.metadata.name}"
+
+    def _manifest(self, trigger: Any, schedule: Any) -> dict[str, Any]:
+        which = schedule.WhichOneof("trigger_type")
+        parameters = {
+            entry: json_format.MessageToDict(value, preserving_proto_field_name=True)
+            for entry, value in schedule.parameters_map.items()
+        }
+        return {
+            "kind": "TriggerRun",
+            "project": pipeline_key(trigger).namespace,
+            "name": trigger.metadata.name,
+            "uid": trigger.metadata.uid,
+            "pipeline": pipeline_key(trigger).name,
+            "cron": schedule.cron_schedule.cron if which == "cron_schedule" else None,
+            "interval_s": (
+                schedule.interval_schedule.interval.ToTimedelta().total_seconds()
+                if which == "interval_schedule"
+                else None
+            ),
+            "parameters": parameters or {"default": {}},
+            "max_concurrency": schedule.max_concurrency,
+            "start": trigger.metadata.creationTimestamp.ToJsonString(),
+            "tags": [trigger_tag(trigger, schedule)],
+        }
+
+    async def _remove(self, trigger: Any) -> None:
+        pipeline = pipeline_key(trigger)
+        if self._platform.manifests.remove_trigger(pipeline.namespace, pipeline.name, trigger.metadata.name):
+            await self._platform.reparse(pipeline.namespace)
+        try:
+            await self._platform.airflow.pause(self._dag(trigger), True)
+        except NotFound:
+            return
+
+    async def _report(self, trigger: Any, state: Any, message: str = "") -> None:
+        trigger.status.state = state
+        trigger.status.error_message = message
+        await self._platform.resources.update_status(trigger)

@@ -1,0 +1,83 @@
+"""What Airflow's DAG files read: one generated file a project and one manifest a pipeline or trigger.
+
+Files are replaced by rename, so Airflow never parses half of one.  Knows nothing of Airflow itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from api.config import Config
+
+PROJECT_FILE = '''"""DAGs of project {project}.  Generated from the API's resources for Airflow; changes are lost."""
+
+from operators.templates.project import dags_of_project
+
+globals().update(dags_of_project("{project}"))
+'''
+
+
+class Manifests:
+    """The manifests of one platform.  Names have passed admission: they are safe in paths."""
+
+    def __init__(self, config: Config) -> None:
+        self._dags = config.dags_path
+        self._manifests = config.manifests_path
+
+    def write_project(self, project: str) -> bool:
+        """Write a project's DAG file; tell whether it changed."""
+        (self._manifests / project).mkdir(parents=True, exist_ok=True)
+        return _replace(self._dags / f"{project}.py", PROJECT_FILE.format(project=project))
+
+    def remove_project(self, project: str) -> None:
+        """Remove a project's DAG file and manifests."""
+        (self._dags / f"{project}.py").unlink(missing_ok=True)
+        folder = self._manifests / project
+        for path in folder.glob("*.json"):
+            path.unlink(missing_ok=True)
+        if folder.is_dir():
+            folder.rmdir()
+
+    def write_pipeline(self, manifest: Mapping[str, Any]) -> bool:
+        """Write a pipeline's manifest; tell whether it changed."""
+        return self._write(manifest["project"], f"{manifest['name']}.json", manifest)
+
+    def write_trigger(self, manifest: Mapping[str, Any]) -> bool:
+        """Write a trigger's manifest; tell whether it changed."""
+        name = f"{manifest['pipeline']}.{manifest['name']}.trigger.json"
+        return self._write(manifest["project"], name, manifest)
+
+    def remove_pipeline(self, project: str, pipeline: str) -> bool:
+        """Remove a pipeline's manifest; tell whether there was one."""
+        return _remove(self._manifests / project / f"{pipeline}.json")
+
+    def remove_trigger(self, project: str, pipeline: str, trigger: str) -> bool:
+        """Remove a trigger's manifest; tell whether there was one."""
+        return _remove(self._manifests / project / f"{pipeline}.{trigger}.trigger.json")
+
+    def _write(self, project: str, name: str, manifest: Mapping[str, Any]) -> bool:
+        return _replace(self._manifests / project / name, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _remove(path: Path) -> bool:
+    existed = path.exists()
+    path.unlink(missing_ok=True)
+    return existed
+
+
+def _replace(path: Path, text: str) -> bool:
+    if path.exists() and path.read_text() == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return True

@@ -1,0 +1,140 @@
+"""The API server's composition root: configuration, store, resources, services, controllers.  Run by `ma up`.
+
+python -m api.server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import grpc
+import uvicorn
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from api import controllers
+from api.config import Config, load
+from api.errors import ApiError
+from api.http import app
+from api.kinds import kinds
+from api.resources import Resources
+from api.services import reflection
+from api.services.resources import ResourceService
+from api.store.sqlite import SqliteStore
+
+LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
+BAD_CONFIGURATION = 78
+GRACE_S = 3.0
+
+log = logging.getLogger("api.server")
+
+
+def faults(config: Config) -> list[str]:
+    """Return what keeps the server from starting: every fault, with the variable that changes it."""
+    found = []
+    for name, port in (("MA_API_PORT", config.api_port), ("MA_API_HTTP_PORT", config.api_http_port)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                found.append(f"port {port} is taken: stop what listens there or set {name}")
+    try:
+        config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        found.append(f"MA_HOME {config.home} cannot be written: {error.strerror}")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def grpc_server(resources: Resources, port: int) -> AsyncIterator[int]:
+    """Serve every kind, reflection and health; yields the port."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    server.add_generic_rpc_handlers((ResourceService(resources),))
+    checker = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+    services = [kind.service.full_name for kind in kinds().values()]
+    reflection.add(server, [*services, health.SERVICE_NAME])
+    for service in ("", *services):
+        await checker.set(service, health_pb2.HealthCheckResponse.SERVING)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(GRACE_S)
+
+
+@contextlib.asynccontextmanager
+async def http_server(application: app.Starlette, port: int) -> AsyncIterator[None]:
+    """Serve the HTTP port beside gRPC in the same loop."""
+    server = uvicorn.Server(
+        uvicorn.Config(application, host="127.0.0.1", port=port, log_level="warning", lifespan="off", access_log=False)
+    )
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign,unused-ignore]
+    serving = asyncio.create_task(server._serve())
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    store = SqliteStore(config.store_path)
+    plane = controllers.ControlPlane(store, config)
+
+    async def ready() -> bool:
+        await store.revision()
+        return plane.running
+
+    try:
+        async with (
+            grpc_server(plane.resources, config.api_port),
+            http_server(app.build(ready, plane.routes()), config.api_http_port),
+            plane,
+        ):
+            log.info("serving %s", config.api_address)
+            await stop.wait()
+    finally:
+        await store.close()
+
+
+def main() -> int:
+    """Run the server; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        config = load()
+        found = faults(config)
+    except ValueError as error:
+        found = [str(error)]
+    if not found:
+        try:
+            uvloop.run(serve(config))
+        except ApiError as error:
+            found = [error.message]
+    for fault in found:
+        print(f"api.server: {fault}", file=sys.stderr)
+    return BAD_CONFIGURATION if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

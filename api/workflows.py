@@ -1,0 +1,194 @@
+"""What a Pipeline's manifest asks for: a template with parameters, or an explicit graph of steps.  Pure; no Airflow.
+
+`manifest.content` holds a TypedStruct: `michelangelo.airflow/Template` (parameter values; `filePath` names the
+template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "needs", "with"}]}).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+from google.protobuf import json_format
+
+from api.admission import is_name
+from api.errors import FieldViolation
+from api.gen.michelangelo.api import typed_struct_pb2
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.validation import shown
+
+TEMPLATE_TYPE = "michelangelo.airflow/Template"
+STEPS_TYPE = "michelangelo.airflow/Steps"
+WORKFLOW_TYPE = "michelangelo.airflow/RegisteredWorkflow"
+STEPS_TEMPLATE = "steps"
+HIDDEN_PARAM = "ma"
+MOST_STEPS = 10_000
+MOST_RETRIES = 10
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """What to build: `params` over a template's defaults, or `steps`."""
+
+    template: str
+    params: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]] = ()
+
+
+def plain(value: Any) -> Any:
+    """Return a Struct as JSON values; whole numbers become int again, as they were written."""
+    return _whole(json_format.MessageToDict(value))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return value
+
+
+def typed(type_url: str, value: Mapping[str, Any]) -> typed_struct_pb2.TypedStruct:
+    """Return JSON of a named type, to be packed into an Any."""
+    message = typed_struct_pb2.TypedStruct(type_url=type_url)
+    message.value.update(value)
+    return message
+
+
+def content(spec: pipeline_pb2.PipelineSpec) -> tuple[str, Mapping[str, Any]]:
+    """Return the type and value of a manifest's content; an empty type when there is none."""
+    struct = typed_struct_pb2.TypedStruct()
+    if not spec.manifest.content.Unpack(struct):
+        return "", {}
+    return struct.type_url, plain(struct.value)
+
+
+def parse(spec: pipeline_pb2.PipelineSpec) -> tuple[Workflow, list[FieldViolation]]:
+    """Return the workflow of a pipeline and every fault of its manifest."""
+    path = "spec.manifest"
+    kind, value = content(spec)
+    if kind == STEPS_TYPE:
+        steps = value.get("steps") or []
+        return Workflow(STEPS_TEMPLATE, {}, steps), list(_step_faults(steps, f"{path}.content.steps"))
+    found = []
+    if spec.manifest.HasField("content") and kind != TEMPLATE_TYPE:
+        named = kind or spec.manifest.content.type_url
+        found.append(
+            FieldViolation(f"{path}.content", f"must be a TypedStruct of {TEMPLATE_TYPE} or {STEPS_TYPE}", shown(named))
+        )
+    if not spec.manifest.file_path:
+        found.append(FieldViolation(f"{path}.file_path", "names the template to run, for example train_and_deploy"))
+    return Workflow(spec.manifest.file_path, value), found
+
+
+def _step_faults(steps: Any, path: str) -> Iterator[FieldViolation]:
+    if not isinstance(steps, list) or not steps:
+        yield FieldViolation(path, "needs at least one step")
+        return
+    if len(steps) > MOST_STEPS:
+        yield FieldViolation(path, f"has {len(steps)} steps, at most {MOST_STEPS} are allowed")
+        return
+    names = [step.get("name", "") if isinstance(step, dict) else "" for step in steps]
+    for position, step in enumerate(steps):
+        yield from _one_step(step, names, position, f"{path}[{position}]")
+    circle = _circle(steps, set(names)) if all(isinstance(step, dict) for step in steps) else []
+    if circle:
+        yield FieldViolation(path, "form a circle: " + " -> ".join(circle))
+
+
+def _one_step(step: Any, names: list[str], position: int, path: str) -> Iterator[FieldViolation]:
+    if not isinstance(step, dict):
+        yield FieldViolation(path, "must be an object with name, operator, needs and with")
+        return
+    name = names[position]
+    if not isinstance(name, str) or not is_name(name):
+        yield FieldViolation(f"{path}.name", "must be lower-case letters, digits, '-' and '.'", shown(name))
+    elif name in names[:position]:
+        yield FieldViolation(f"{path}.name", f"{name!r} is the name of an earlier step too")
+    if not step.get("operator"):
+        yield FieldViolation(f"{path}.operator", "is required")
+    retries = step.get("retries", 0)
+    if not isinstance(retries, int) or not 0 <= retries <= MOST_RETRIES:
+        yield FieldViolation(f"{path}.retries", f"must be from 0 to {MOST_RETRIES}", shown(retries))
+    for need in step.get("needs") or []:
+        if need == name:
+            yield FieldViolation(f"{path}.needs", f"{name!r} needs itself")
+        elif need not in names:
+            yield FieldViolation(f"{path}.needs", f"names {shown(need)!r}, which is no step{nearest(str(need), names)}")
+
+
+def _circle(steps: Sequence[Mapping[str, Any]], known: set[str]) -> list[str]:
+    """Return the names along one circle, the first repeated at the end; empty if there is none."""
+    needs = {step.get("name", ""): [n for n in step.get("needs") or [] if n in known] for step in steps}
+    done: set[str] = set()
+    for start in needs:
+        path: list[str] = []
+        stack: list[tuple[str, Iterator[str]]] = [(start, iter(needs[start]))] if start not in done else []
+        path = [start] if stack else []
+        while stack:
+            name, rest = stack[-1]
+            following = next(rest, None)
+            if following is None:
+                done.add(name)
+                stack.pop()
+                path.pop()
+            elif following in path and following != name:
+                return [*path[path.index(following) :], following]
+            elif following not in done and following != name:
+                stack.append((following, iter(needs[following])))
+                path.append(following)
+    return []
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a question that offers the nearest known name, empty if none is near."""
+    close = difflib.get_close_matches(name, [item for item in known if isinstance(item, str)], 1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def param_faults(schemas: Mapping[str, Any], given: Mapping[str, Any], path: str) -> list[FieldViolation]:
+    """Check parameter values against a template's JSON Schemas: every fault in one answer."""
+    found = []
+    for name, value in given.items():
+        if name not in schemas or name == HIDDEN_PARAM:
+            hint = nearest(name, [known for known in schemas if known != HIDDEN_PARAM])
+            found.append(FieldViolation(f"{path}.{name}", f"is no parameter of this pipeline{hint}"))
+            continue
+        for error in jsonschema.Draft202012Validator(schemas[name]).iter_errors(value):
+            at = ".".join(str(part) for part in (path, name, *error.absolute_path))
+            found.append(FieldViolation(at, _explained(error), shown(value)))
+    return found
+
+
+def _explained(error: jsonschema.ValidationError) -> str:
+    return f"{shown(error.instance)} {_RULES.get(str(error.validator), 'is refused by')} {shown(error.validator_value)}"
+
+
+_RULES = {
+    "type": "is not of type",
+    "enum": "is none of",
+    "minimum": "is less than",
+    "maximum": "is more than",
+    "exclusiveMinimum": "is not more than",
+    "exclusiveMaximum": "is not less than",
+    "minLength": "is shorter than",
+    "maxLength": "is longer than",
+    "pattern": "does not match",
+    "format": "has not the format",
+}
+
+
+def missing_params(schemas: Mapping[str, Any], values: Mapping[str, Any], path: str) -> list[FieldViolation]:
+    """Return the parameters that have no value and may not be null."""
+    return [
+        FieldViolation(f"{path}.{name}", "is required")
+        for name, schema in schemas.items()
+        if name != HIDDEN_PARAM
+        and values.get(name) is None
+        and not jsonschema.Draft202012Validator(schema).is_valid(None)
+    ]

@@ -1,0 +1,137 @@
+"""The environment of the embedded Airflow: one function, all settings.  Starts nothing and imports no Airflow.
+
+Which setting has which effect was measured: `docs/configuration.md`.  What a user's shell says about Airflow does not
+reach the embedded one: `without_airflow` removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from api.cli.keys import Keys
+from api.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
+
+
+def environment(config: Config, keys: Keys, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the whole environment of every component: the platform's configuration and Airflow's."""
+    return without_airflow(inherited) | config.environ() | {"MA_TOKEN": keys.token} | process() | airflow(config, keys)
+
+
+def without_airflow(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without Airflow's variables."""
+    return {name: value for name, value in inherited.items() if not name.startswith("AIRFLOW")}
+
+
+def process() -> dict[str, str]:
+    """Return what any Python process of the platform needs: our packages, plain output, no proxy for loopback."""
+    return {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "NO_COLOR": "1",
+    }
+
+
+def airflow(config: Config, keys: Keys) -> dict[str, str]:
+    """Return Airflow's variables (`AIRFLOW_HOME`, `AIRFLOW__SECTION__KEY`) for a platform of this configuration."""
+    sections = {
+        "core": _core(config, keys),
+        "database": {"sql_alchemy_conn": f"sqlite:///{config.airflow_home}/airflow.db"},
+        "api": _api(config),
+        "api_auth": {"jwt_secret": keys.jwt_secret},
+        "scheduler": _scheduler(),
+        "triggerer": {"triggerer_health_check_threshold": "20"},
+        "workers": _workers(),
+        "dag_processor": _dag_processor(config),
+        "logging": _logging(config),
+        "usage_data_collection": {"enabled": "False"},
+    }
+    settings = {
+        f"AIRFLOW__{section.upper()}__{key.upper()}": value
+        for section, values in sections.items()
+        for key, value in values.items()
+    }
+    return {"AIRFLOW_HOME": str(config.airflow_home), **settings}
+
+
+def _core(config: Config, keys: Keys) -> dict[str, str]:
+    return {
+        "executor": "LocalExecutor",
+        "parallelism": "6",
+        "fernet_key": keys.fernet_key,
+        "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "simple_auth_manager_all_admins": "True",
+        "dags_folder": str(ROOT / "dags"),
+        "plugins_folder": str(ROOT / "plugins"),
+        "load_examples": "False",
+        "dags_are_paused_at_creation": "False",
+        "execution_api_server_url": f"{config.airflow_url}/execution/",
+        # 0: an apply that follows another within seconds is not put off.
+        "min_serialized_dag_update_interval": "0",
+    }
+
+
+def _api(config: Config) -> dict[str, str]:
+    return {
+        "host": "127.0.0.1",
+        "port": str(config.airflow_port),
+        "base_url": config.airflow_url,
+        "workers": "1",
+    }
+
+
+def _scheduler() -> dict[str, str]:
+    return {
+        "scheduler_idle_sleep_time": "0.25",
+        # A worker that died is noticed after 30 + 5 s, a scheduler that was killed after 20 + 10 s.
+        "task_instance_heartbeat_timeout": "30",
+        "task_instance_heartbeat_timeout_detection_interval": "5",
+        "scheduler_health_check_threshold": "20",
+        "orphaned_tasks_check_interval": "10",
+        "trigger_timeout_check_interval": "5",
+    }
+
+
+def _workers() -> dict[str, str]:
+    return {
+        "min_heartbeat_interval": "1",
+        # One heartbeat a second: a restart of Airflow's API server must not cost the running tasks.
+        "max_failed_heartbeats": "60",
+        "missing_dag_retry_delay": "5",
+    }
+
+
+def _dag_processor(config: Config) -> dict[str, str]:
+    bundles = {"templates": ROOT / "dags", "projects": config.dags_path}
+    listed = [
+        {"name": name, "classpath": LOCAL_BUNDLE, "kwargs": {"path": str(path), "refresh_interval": 5}}
+        for name, path in bundles.items()
+    ]
+    return {
+        "dag_bundle_config_list": json.dumps(listed),
+        "refresh_interval": "5",
+        "bundle_refresh_check_interval": "1",
+        # An apply asks for its own file; a file that changes on disk is seen at the next refresh all the same.
+        "min_file_process_interval": "300",
+        "stale_dag_threshold": "50",
+    }
+
+
+def _logging(config: Config) -> dict[str, str]:
+    logs = config.airflow_home / "logs"
+    return {
+        "base_log_folder": str(logs),
+        "dag_processor_child_process_log_directory": str(logs / "dag_processor"),
+        "colored_console_log": "False",
+        "file_task_handler_new_folder_permissions": "0o700",
+        "file_task_handler_new_file_permissions": "0o600",
+    }

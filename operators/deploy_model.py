@@ -1,0 +1,72 @@
+"""Deploy stage: makes a model the desired revision of a deployment and waits for its rollout.  Loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from api.errors import Conflict, NotFound
+from operators.hooks.michelangelo import client
+from operators.job import run_of
+from operators.triggers import RolloutTrigger
+
+MOST_CONFLICTS = 5
+
+
+class DeployModelOperator(BaseOperator):
+    """Rolls a model out.
+
+    deployment: name of a Deployment in the run's project; empty: nothing is deployed.
+    model: name of a Model in the same project.
+    Returns deployment, revision.
+    """
+
+    template_fields: Sequence[str] = ("deployment", "model")
+
+    def __init__(self, *, deployment: str, model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deployment = deployment
+        self.model = model
+
+    def execute(self, context: Any) -> dict[str, str]:
+        """Set the desired revision and wait outside of a worker."""
+        context["ti"].xcom_push(key="inputs", value={"deployment": self.deployment, "model": self.model})
+        outputs = {"deployment": self.deployment, "revision": self.model}
+        if not self.deployment:
+            return outputs
+        namespace = run_of(context)["project"]
+        self._desire(context, namespace)
+        self.defer(
+            trigger=RolloutTrigger(namespace=namespace, deployment=self.deployment, revision=self.model),
+            method_name="resume",
+            kwargs={"outputs": outputs},
+        )
+
+    def _desire(self, context: Any, namespace: str) -> None:
+        with client() as api:
+            for attempt in range(MOST_CONFLICTS):
+                try:
+                    found = api.get("Deployment", namespace, self.deployment)
+                    found.spec.desired_revision.namespace = namespace
+                    found.spec.desired_revision.name = self.model
+                    api.update(found)
+                except NotFound as error:
+                    self._give_up(context, f"{error.message}: apply the Deployment before the pipeline runs")
+                except Conflict:
+                    if attempt == MOST_CONFLICTS - 1:
+                        raise
+                else:
+                    return
+
+    def resume(self, context: Any, event: Mapping[str, Any], outputs: dict[str, str]) -> dict[str, str]:
+        """Go on when the rollout has ended."""
+        if not event["complete"]:
+            self._give_up(context, f"deployment {self.deployment} refused {self.model}: {event['message']}")
+        return outputs
+
+    def _give_up(self, context: Any, message: str) -> None:
+        context["ti"].xcom_push(key="verdict", value={"kind": "user", "message": message})
+        raise AirflowFailException(message)

@@ -1,0 +1,17 @@
+"""Where jobs run: one port (`base`), one adapter a file, one registry.  Never knows what a job is for."""
+
+from __future__ import annotations
+
+from api.config import load
+from operators.engines.base import Engine
+from operators.engines.local import LocalEngine
+from operators.engines.ray import RayEngine
+
+ENGINES = {"local": LocalEngine, "ray": RayEngine}
+
+
+def engine(name: str) -> Engine:
+    """Return an engine by its name.  Raises ValueError that lists the names."""
+    if name not in ENGINES:
+        raise ValueError(f"there is no engine {name!r}: use {', '.join(sorted(ENGINES))}")
+    return ENGINES[name](load().jobs_path)

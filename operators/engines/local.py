@@ -1,0 +1,167 @@
+"""Jobs as processes of this machine, each in a session of its own.  A job outlives the task that submitted it.
+
+A job's folder holds `spec.json`, `process.json` (pid and its start time, so that a recycled pid is no job of ours),
+`log` and, at the end, `result.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from operators.engines.base import JobResult, JobSpec, JobState
+from operators.jobs.run import RESULT, SPEC
+
+PROCESS = "process.json"
+TAKEN = "taken"
+LOG = "log"
+GRACE_S = 2.0
+POLL_S = 0.2
+MOST_LOG_BYTES = 1024 * 1024
+
+
+class LocalEngine:
+    """Runs jobs below `folder`."""
+
+    module = "operators.jobs.run"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def submit(self, spec: JobSpec) -> None:
+        """Start the job's process, once, whoever else submits it at the same moment."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._locked(spec.job_id):
+            folder = self._folder / spec.job_id
+            state = self.result(spec.job_id).state
+            if state is JobState.RUNNING or (state is JobState.SUCCEEDED and not (folder / TAKEN).exists()):
+                return
+            if folder.exists():
+                shutil.move(folder, self._archive(spec.job_id))
+            folder.mkdir()
+            (folder / SPEC).write_text(
+                json.dumps({"job_id": spec.job_id, "program": spec.program, "args": dict(spec.args)})
+            )
+            self._start(folder)
+
+    def _archive(self, job_id: str) -> Path:
+        number = 1
+        while (self._folder / f"{job_id}.{number}").exists():
+            number += 1
+        return self._folder / f"{job_id}.{number}"
+
+    @contextlib.contextmanager
+    def _locked(self, job_id: str) -> Iterator[None]:
+        with (self._folder / f".{job_id}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _start(self, folder: Path) -> None:
+        with (folder / LOG).open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", self.module, str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        started = psutil.Process(process.pid).create_time()
+        temporary = folder / f".{PROCESS}"
+        temporary.write_text(json.dumps({"pid": process.pid, "started": started}))
+        os.replace(temporary, folder / PROCESS)
+
+    def result(self, job_id: str) -> JobResult:
+        """Return how the job stands; what is in `result.json` is final."""
+        folder = self._folder / job_id
+        alive = self._process(folder) is not None
+        found = _read(folder / RESULT)
+        if found is None:
+            return JobResult(
+                JobState.RUNNING if alive else JobState.LOST, message="" if alive else "its process is gone"
+            )
+        if found["state"] == "SUCCEEDED":
+            return JobResult(JobState.SUCCEEDED, found["outputs"])
+        return JobResult(JobState.FAILED, kind=found["error"]["kind"], message=found["error"]["message"])
+
+    def _process(self, folder: Path) -> psutil.Process | None:
+        noted = _read(folder / PROCESS)
+        if noted is None:
+            return None
+        try:
+            process = psutil.Process(noted["pid"])
+            same = abs(process.create_time() - noted["started"]) < 0.05
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    def take(self, job_id: str) -> None:
+        """Note that the result was used."""
+        (self._folder / job_id / TAKEN).touch()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop the session of the job."""
+        process = self._process(self._folder / job_id)
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def log(self, job_id: str) -> str:
+        """Return the end of what the job printed, at most 1 MiB."""
+        try:
+            with (self._folder / job_id / LOG).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - MOST_LOG_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    async def wait(self, job_id: str) -> JobResult:
+        """Return when the process has ended: told by the kernel where it can, else by looking."""
+        while (found := self.result(job_id)).state is JobState.RUNNING:
+            process = self._process(self._folder / job_id)
+            if process is not None and hasattr(os, "pidfd_open"):
+                await _ended(process.pid)
+            else:
+                await asyncio.sleep(POLL_S)
+        return found
+
+
+async def _ended(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _read(path: Path) -> Any | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None

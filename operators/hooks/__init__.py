@@ -1,0 +1,1 @@
+"""Doors to other systems: one module each, and nobody else imports what is behind it."""

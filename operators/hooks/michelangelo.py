@@ -1,0 +1,55 @@
+"""The platform's own API for operators: connection type `michelangelo`, and the few calls that stages make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseHook
+
+from api.client import Client
+from api.config import load
+
+TIMEOUT_S = 60.0
+
+
+class MichelangeloHook(BaseHook):
+    """Gives a client of the API: of a connection's host and port, or of this platform when there is none."""
+
+    conn_name_attr = "conn_id"
+    default_conn_name = "michelangelo_default"
+    conn_type = "michelangelo"
+    hook_name = "Michelangelo"
+
+    def __init__(self, conn_id: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    def get_conn(self) -> Client:
+        """Return a client.  Raises AirflowNotFoundException for an unknown connection."""
+        if not self.conn_id:
+            return client()
+        connection = self.get_connection(self.conn_id)
+        return Client(f"{connection.host}:{connection.port or 15566}", timeout_s=TIMEOUT_S)
+
+
+def client() -> Client:
+    """Return a client of this platform."""
+    return Client(load().api_address, timeout_s=TIMEOUT_S)
+
+
+def rollout(namespace: str, deployment: str, revision: str) -> tuple[bool | None, str]:
+    """Return whether `revision` is rolled out (None: not decided yet) and what the deployment says."""
+    from api.gen.michelangelo.api.v2 import deployment_pb2
+
+    with client() as api:
+        found = api.get("Deployment", namespace, deployment)
+    status = found.status
+    if found.spec.desired_revision.name != revision:
+        return False, f"another revision, {found.spec.desired_revision.name!r}, was desired meanwhile"
+    if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_COMPLETE and status.current_revision.name == revision:
+        return True, ""
+    if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_FAILED and (
+        not status.HasField("candidate_revision") or status.candidate_revision.name == revision
+    ):
+        return False, status.message
+    return None, ""

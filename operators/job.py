@@ -1,0 +1,102 @@
+"""The base of every stage that runs a job: submit or adopt, defer, read the verdict.  A subclass has two pure methods.
+
+The job's id has no try number: a retry finds what an earlier try started, and only a lost or failed job is run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from operators.engines import engine as engine_of
+from operators.engines.base import JobResult, JobSpec, JobState
+from operators.triggers import JobTrigger
+
+MOST_LOG_LINES = 2000
+
+
+class JobFailed(AirflowException):
+    """The job failed for reasons of the system: a retry may help."""
+
+
+class JobOperator(BaseOperator):
+    """Runs `job(context)` on `engine` and returns `outputs(result)`: a flat mapping of URIs and ids, never data."""
+
+    template_fields: Sequence[str] = ("engine",)
+    ui_color = "#e8f1fb"
+
+    def __init__(self, *, engine: str = "local", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.engine = engine
+
+    def job(self, context: Any) -> JobSpec:
+        """Return what to run.  Pure: no I/O."""
+        raise NotImplementedError
+
+    def outputs(self, result: JobResult) -> dict[str, str]:
+        """Return what later stages get.  Pure: no I/O."""
+        return dict(result.outputs)
+
+    def execute(self, context: Any) -> dict[str, str]:
+        """Submit the job, or find the one that an earlier try submitted, and wait for it outside of a worker."""
+        spec = self.job(context)
+        context["ti"].xcom_push(key="inputs", value={k: v for k, v in spec.args.items() if k != "run"})
+        engine = engine_of(self.engine)
+        engine.submit(spec)
+        if engine.result(spec.job_id).state is JobState.RUNNING:
+            self.log.info("job %s runs on engine %s", spec.job_id, self.engine)
+            self.defer(trigger=JobTrigger(engine=self.engine, job_id=spec.job_id), method_name="resume")
+        return self.finish(context, spec.job_id)
+
+    def resume(self, context: Any, event: Mapping[str, Any]) -> dict[str, str]:
+        """Go on when the job has ended."""
+        return self.finish(context, event["job_id"])
+
+    def finish(self, context: Any, job_id: str) -> dict[str, str]:
+        """Show the job's log and return its outputs.  Raises AirflowFailException when a retry cannot help."""
+        engine = engine_of(self.engine)
+        for line in engine.log(job_id).splitlines()[-MOST_LOG_LINES:]:
+            self.log.info("%s", line)
+        result = engine.result(job_id)
+        if result.state is JobState.SUCCEEDED:
+            outputs = self.outputs(result)
+            engine.take(job_id)
+            return outputs
+        context["ti"].xcom_push(key="verdict", value={"kind": result.kind or "system", "message": result.message})
+        if result.kind == "user":
+            raise AirflowFailException(result.message)
+        raise JobFailed(f"job {job_id} is {result.state.value}: {result.message}")
+
+    def on_kill(self) -> None:
+        """Stop the job of a killed task."""
+        from airflow.sdk import get_current_context
+
+        engine_of(self.engine).cancel(job_id(get_current_context()))
+
+
+def job_id(context: Any) -> str:
+    """Return the id of a task's job: the same for every try."""
+    ti = context["ti"]
+    name = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+    return f"{ti.task_id}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def run_of(context: Any) -> dict[str, str]:
+    """Return what a program is told about the run that it works for."""
+    dag_run = context["dag_run"]
+    owner = (dag_run.conf or {}).get("ma") or {}
+    project, _, pipeline = context["ti"].dag_id.partition(".")
+    described = context["dag"].params.get("ma") or {}
+    return {
+        "project": project,
+        "pipeline": pipeline,
+        "pipeline_run": str(owner.get("pipeline_run", "")),
+        "uid": str(owner.get("owner_uid", "")) or f"{context['ti'].dag_id}/{dag_run.run_id}",
+        "dag_id": context["ti"].dag_id,
+        "run_id": dag_run.run_id,
+        "root_dir": str(described.get("root_dir", "")),
+    }

@@ -1,0 +1,7 @@
+"""What a program says when it fails.  Anything else that it raises is a fault of the system, and a retry may help."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """The inputs cannot work: trying again gives the same.  The message says what, which and what to do."""

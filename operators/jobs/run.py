@@ -1,0 +1,63 @@
+"""Runs one program on an engine: reads `spec.json`, writes `result.json`.  Knows neither Airflow nor the API server.
+
+    python -m operators.jobs.run <job folder>
+
+The spec is {"job_id", "program", "args"}; the program is `operators.jobs.<program>` with `run(args) -> {name: text}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from operators.jobs.errors import UserError
+
+SPEC = "spec.json"
+RESULT = "result.json"
+LONGEST_MESSAGE = 2000
+
+
+def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the program of `spec` and return what `result.json` holds."""
+    try:
+        program = importlib.import_module(f"operators.jobs.{spec['program']}")
+        outputs = program.run(spec["args"])
+    except UserError as error:
+        return _failed("user", str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return _failed("system", f"{type(error).__name__}: {error}")
+    return {"state": "SUCCEEDED", "outputs": {str(name): str(value) for name, value in outputs.items()}}
+
+
+def _failed(kind: str, message: str) -> dict[str, Any]:
+    print(f"failed ({kind}): {message}", file=sys.stderr, flush=True)
+    return {"state": "FAILED", "error": {"kind": kind, "message": message[:LONGEST_MESSAGE]}}
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write the result so that a reader sees all of it or nothing."""
+    temporary = folder / f".{RESULT}.{os.getpid()}"
+    temporary.write_text(json.dumps(result))
+    os.replace(temporary, folder / RESULT)
+
+
+def main(folder: Path) -> int:
+    """Run the job in `folder`; the exit status is 0 when it succeeded."""
+    spec = json.loads((folder / SPEC).read_text())
+    root = spec["args"].get("run", {}).get("root_dir")
+    if root:
+        sys.path.insert(0, root)
+    result = execute(spec)
+    write(folder, result)
+    return 0 if result["state"] == "SUCCEEDED" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

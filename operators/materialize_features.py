@@ -1,0 +1,40 @@
+"""MaterializeFeatures stage: writes the feature sources of a project, applies its feature views, fills the online store.  The work is `operators.jobs.materialize_features`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from operators.engines.base import JobSpec
+from operators.job import JobOperator, job_id, run_of
+
+
+class MaterializeFeaturesOperator(JobOperator):
+    """Writes the feature sources of a project, applies its feature views, fills the online store.
+
+    module: Python file in the project's root_dir with `feature_sources` and `examples`.
+    feature_service: name of a Feast FeatureService.
+    Returns features_uri, feature_service, materialized_until.
+    """
+
+    template_fields: Sequence[str] = ("module", "feature_service", "engine")
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        feature_service: str,
+        engine: str = "local",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(engine=engine, **kwargs)
+        self.module = module
+        self.feature_service = feature_service
+
+    def job(self, context: Any) -> JobSpec:
+        """Return the job of this stage."""
+        return JobSpec(
+            job_id(context),
+            "materialize_features",
+            {"run": run_of(context), "module": self.module, "feature_service": self.feature_service},
+        )

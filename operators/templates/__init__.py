@@ -1,0 +1,1 @@
+"""DAG builders: stages as task groups, templates as functions.  They read no network and no Variables."""

@@ -1,0 +1,76 @@
+"""The DAGs of a project, from its manifests.  Called by the project's generated file; parses one DAG inside a task."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pendulum
+from airflow.sdk import DAG, get_parsing_context
+
+from api.config import load
+from operators.templates import params
+from operators.templates.registry import TEMPLATES, template_dag
+from operators.templates.steps import steps_dag
+from operators.templates.trigger import trigger_dag
+
+log = logging.getLogger(__name__)
+
+
+def dags_of_project(project: str) -> dict[str, DAG]:
+    """Return the DAGs of a project by the global name that Airflow's parser finds them under.
+
+    A manifest that cannot be built is left out and logged; the others stand.
+    """
+    wanted = get_parsing_context().dag_id
+    found: dict[str, DAG] = {}
+    for path in sorted((load().manifests_path / project).glob("*.json")):
+        try:
+            manifest = json.loads(path.read_text())
+            name = dag_id_of(manifest)
+            if wanted is None or wanted == name:
+                found[f"dag_{len(found)}"] = build(manifest)
+        except (OSError, ValueError, KeyError, TypeError):
+            log.exception("manifest %s cannot be built", Path(path).name)
+    return found
+
+
+def dag_id_of(manifest: Mapping[str, Any]) -> str:
+    """Return the DAG id of a manifest."""
+    if manifest["kind"] == "TriggerRun":
+        return f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}"
+    return f"{manifest['project']}.{manifest['name']}"
+
+
+def build(manifest: Mapping[str, Any]) -> DAG:
+    """Return the DAG of one manifest.  Raises ValueError for an unknown template or operator."""
+    name = dag_id_of(manifest)
+    tags = [f"project:{manifest['project']}", *manifest["tags"]]
+    if manifest["kind"] == "TriggerRun":
+        return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
+    described = {"root_dir": manifest["root_dir"], "revision": manifest["revision"]}
+    settings: dict[str, Any] = {
+        "tags": ["pipeline", manifest["type"].lower(), f"template:{manifest['template']}", *tags],
+        "doc_md": _doc(manifest),
+        "description": manifest["description"] or None,
+        "max_active_runs": manifest["max_active_runs"],
+        "start_date": pendulum.datetime(2020, 1, 1),
+        "catchup": False,
+    }
+    if manifest["steps"]:
+        return steps_dag(manifest["steps"], dag_id=name, described=described, **settings)
+    if manifest["template"] not in TEMPLATES:
+        raise ValueError(f"there is no template {manifest['template']!r}: use {', '.join(TEMPLATES)}")
+    values = {**manifest["params"], params.HIDDEN: described}
+    return template_dag(manifest["template"], dag_id=name, values=values, **settings)
+
+
+def _doc(manifest: Mapping[str, Any]) -> str:
+    owner = f"  \nOwner: {manifest['owner']}" if manifest["owner"] else ""
+    return (
+        f"{manifest['description']}\n\nPipeline **{manifest['name']}** of project **{manifest['project']}**, "
+        f"revision `{manifest['revision']}`, template `{manifest['template']}`.{owner}"
+    )

@@ -1,0 +1,61 @@
+"""What a deferred task waits on: a job's end, or a deployment's rollout.  Holds JSON only; never blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from operators.engines import engine
+
+ROLLOUT_LOOK_S = 0.5
+
+
+class JobTrigger(BaseTrigger):
+    """Fires when a job no longer runs.  Stops the job when a person kills the task, not when the triggerer restarts."""
+
+    def __init__(self, *, engine: str, job_id: str) -> None:
+        super().__init__()
+        self.engine = engine
+        self.job_id = job_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        return "operators.triggers.JobTrigger", {"engine": self.engine, "job_id": self.job_id}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for the job."""
+        found = await engine(self.engine).wait(self.job_id)
+        yield TriggerEvent({"job_id": self.job_id, "state": found.state.value})
+
+    async def on_kill(self) -> None:
+        """Stop the job."""
+        await asyncio.to_thread(engine(self.engine).cancel, self.job_id)
+
+
+class RolloutTrigger(BaseTrigger):
+    """Fires when a deployment serves a revision, or has refused it."""
+
+    def __init__(self, *, namespace: str, deployment: str, revision: str) -> None:
+        super().__init__()
+        self.namespace = namespace
+        self.deployment = deployment
+        self.revision = revision
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        arguments = {"namespace": self.namespace, "deployment": self.deployment, "revision": self.revision}
+        return "operators.triggers.RolloutTrigger", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the rollout has ended."""
+        from operators.hooks.michelangelo import rollout
+
+        while True:
+            done, message = await asyncio.to_thread(rollout, self.namespace, self.deployment, self.revision)
+            if done is not None:
+                yield TriggerEvent({"complete": done, "message": message})
+                return
+            await asyncio.sleep(ROLLOUT_LOOK_S)

@@ -1,0 +1,39 @@
+"""What every command needs: the configuration, a client, and a way to speak.  Reads nothing but the environment."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from api.cli.exits import CONFIGURATION, Failure
+from api.config import Config, load
+
+if TYPE_CHECKING:
+    from api.client import Client
+
+ANSWER_S = 10.0
+
+
+def configuration() -> Config:
+    """Return the configuration.  Raises Failure that names every wrong variable."""
+    try:
+        return load()
+    except ValueError as error:
+        raise Failure(*str(error).split("; "), code=CONFIGURATION) from None
+
+
+def client(*, timeout_s: float = ANSWER_S) -> Client:
+    """Return a client of the configured API server."""
+    from api.client import Client
+
+    return Client(configuration().api_address, timeout_s=timeout_s)
+
+
+def say(line: str = "") -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The embedded platform's processes: checked, started, watched, restarted and stopped.  Knows nothing of resources."""

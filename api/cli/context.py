@@ -11,7 +11,7 @@ from api.config import Config, load
 if TYPE_CHECKING:
     from api.client import Client
 
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 
 
 def configuration() -> Config:

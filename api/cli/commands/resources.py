@@ -1,6 +1,62 @@
-"""x"""
+"""`ma apply`, `get`, `describe` and `delete`: the generic commands, for every kind."""
+
+from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
+KindName = Annotated[str, typer.Argument(metavar="KIND", help="pipelines, pipeline_run, pr ...")]
 
-def register(app: typer.Typer) -> None: ...
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (apply, get, describe, delete):
+        app.command()(command)
+
+
+def apply(
+    files: Annotated[
+        list[str], typer.Option("--filename", "-f", help="A file, a folder, or - for standard input; repeatable.")
+    ],
+    namespace: Namespace = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check at the server; store nothing.")] = False,
+) -> None:
+    """Create or update what YAML files declare."""
+    from api.cli import resources
+
+    raise typer.Exit(resources.apply(files, namespace=namespace, dry_run=dry_run))
+
+
+def get(
+    kind: KindName,
+    name: Annotated[str, typer.Argument(help="One object; all of the kind without it.")] = "",
+    namespace: Namespace = "",
+    selector: Annotated[str, typer.Option("--selector", "-l", help="Labels, for example team=ads,stage!=dev.")] = "",
+    form: Annotated[str, typer.Option("--output", "-o", help="table, json, yaml or name.")] = "table",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 is all.")] = 0,
+) -> None:
+    """Show objects of a kind."""
+    from api.cli import resources
+
+    resources.get(kind, name, namespace=namespace, selector=selector, form=form, limit=limit)
+
+
+def describe(kind: KindName, name: str, namespace: Namespace = "") -> None:
+    """Show everything about one object."""
+    from api.cli import resources
+
+    resources.describe(kind, name, namespace=namespace)
+
+
+def delete(
+    kind: KindName,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    namespace: Namespace = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete objects by name."""
+    from api.cli import resources
+
+    raise typer.Exit(resources.delete(kind, names, namespace=namespace, yes=yes))

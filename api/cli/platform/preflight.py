@@ -18,7 +18,7 @@ from api.config import Config
 
 NEEDED_BYTES = 1_000_000_000
 EARLIEST_CLOCK = 1_700_000_000
-INTERNAL_VARIABLES = frozenset({"MA_SUPERVISED", "MA_DEBUG"})
+INTERNAL_VARIABLES = frozenset({"MA_SUPERVISED", "MA_DEBUG", "MA_NAMESPACE"})
 
 
 def faults(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -26,9 +26,8 @@ def show(config: Config) -> int:
         return REFUSED
     rows, total = _rows(known)
     output.table(HEADER, rows)
-    print(
-        f"\n{known.phase}; {_mebibytes(total)} in all; Airflow {config.airflow_url}, predictions {config.serving_url}"
-    )
+    print(f"\n{known.phase}; {_mebibytes(total)} in all")
+    print(f"Airflow {config.airflow_url}, API {config.api_address}, predictions {config.serving_url}")
     fine = known.phase == "ready" and all(part.state == "ready" for part in known.components.values())
     return OK if fine else REFUSED
 

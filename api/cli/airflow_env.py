@@ -91,7 +91,7 @@ def _api(config: Config) -> dict[str, str]:
 
 def _scheduler() -> dict[str, str]:
     return {
-        "scheduler_idle_sleep_time": "0.25",
+        "scheduler_idle_sleep_time": "0.1",
         # A worker that died is noticed after 30 + 5 s, a scheduler that was killed after 20 + 10 s.
         "task_instance_heartbeat_timeout": "30",
         "task_instance_heartbeat_timeout_detection_interval": "5",

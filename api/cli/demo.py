@@ -1,7 +1,7 @@
 """`ma demo`: the flights example from nothing to a prediction, each phase with its time.  Does nothing of its own.
 
-Everything it does, a user can do with `ma up`, `apply`, `pipeline run --wait`, `get` and `predict`.  It can be killed at any
-point and run again: a platform, a deployment and a run that stand are found and used.
+Everything it does, a user can do with `ma up`, `apply`, `pipeline run --wait`, `get` and `predict`.  It can be killed
+at any point and run again: a platform, a deployment and a run that stand are found and used.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def _platform(config: Config) -> None:
             up.up_detached(config, owner="demo", say=lambda line: say(f"  {line}"))
             return
         say(f"  the platform of {config.home} runs already: using it")
-        _until(
-            lambda: _phase_of(config) == "ready", "the platform is not ready; `ma status` shows it", up.START_TIMEOUT_S
-        )
+        _until(lambda: _phase_of(config) == "ready", "the platform is not ready, see `ma status`,", up.START_TIMEOUT_S)
 
 
 def _phase_of(config: Config) -> str:

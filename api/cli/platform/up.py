@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from api.cli import airflow_env, keys
 from api.cli.exits import CONFIGURATION, Failure
@@ -139,17 +140,28 @@ def up_detached(config: Config, *, owner: str, say: Say) -> None:
             stderr=output,
             start_new_session=True,
         )
+    try:
+        _follow_start(config, process, log, say)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _follow_start(config: Config, process: subprocess.Popen[bytes], log: Path, say: Say) -> None:
+    """Repeat what the supervisor says until it is ready.  Raises Failure with its last words if it ends before."""
     shown = 0
     while process.poll() is None:
+        known = record.read(config.run_path)
         lines = log.read_text(errors="replace").splitlines()
         for line in lines[shown:]:
             say(line)
         shown = len(lines)
-        known = record.read(config.run_path)
         if known is not None and known.phase == "ready" and known.supervisor.pid == process.pid:
             return
         time.sleep(LOOK_S)
-    raise Failure(*log.read_text(errors="replace").splitlines()[shown:], code=process.returncode or 1)
+    last = log.read_text(errors="replace").splitlines()[shown:]
+    raise Failure(*(line.removeprefix("ma: ") for line in last), code=process.returncode or 1)
 
 
 def down(config: Config, *, say: Say) -> bool:

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from api.cli.known import TYPES  # noqa: F401 - what an Any holds must be known
 from api.cli.yaml_text import FALSE, FLOAT, INTEGER, TRUE, Fault, entries, is_null, line_of, plain
 
 ANY = "google.protobuf.Any"
@@ -129,7 +130,7 @@ class Filler:
             self.fill(packed, inner, path)
         else:
             self.fill(packed, rest, path)
-        message.Pack(packed)
+        message.Pack(packed, deterministic=True)
 
     def _attempt(self, node: yaml.Node, path: str, action: Callable[[], object]) -> None:
         try:

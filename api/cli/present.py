@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from google.protobuf import json_format
 
 from api.cli import output
 from api.cli.exits import USAGE, Failure
+from api.cli.known import TYPES  # noqa: F401 - what an Any holds must be known
 from api.kinds import Kind, kind_of
 
 FORMATS = ("table", "json", "yaml", "name")
@@ -20,7 +22,8 @@ LONGEST_VALUE = 200
 
 def plain(resource: Any) -> dict[str, Any]:
     """Return a resource as the YAML that `ma apply` reads: apiVersion, kind, metadata, spec, status."""
-    found = json_format.MessageToDict(resource)
+    # Through text: an Any comes out as an OrderedDict, which YAML has no name for.
+    found = json.loads(json_format.MessageToJson(resource, indent=None))
     found.pop("typeMeta", None)
     kind = kind_of(resource)
     return {"apiVersion": "michelangelo.api/v2", "kind": kind.name, **found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from api.cli import documents, names, present
+from api.cli import names, present
 from api.cli.context import client, say, warn
 from api.cli.exits import OK, REFUSED, USAGE, Failure
 from api.cli.failures import api_lines
@@ -14,6 +14,8 @@ from api.errors import ApiError, Unavailable
 
 def apply(files: Sequence[str], *, namespace: str, dry_run: bool) -> int:
     """Apply documents in the order in which they depend on each other, with a report each.  Returns the exit code."""
+    from api.cli import documents
+
     found = documents.load(files, namespace=namespace)
     bad = 0
     with client() as api:

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from api.cli import documents, output, predict, runs
+from api.cli import documents, enums, output, predict, runs
 from api.cli.airflow_env import ROOT
 from api.cli.context import say, warn
 from api.cli.exits import OK, Failure
 from api.cli.failures import api_lines
 from api.cli.platform import record, up
-from api.cli.present import enum_text
 from api.cli.report import tables
 from api.client import Client
 from api.config import Config
@@ -106,7 +105,7 @@ def _platform(config: Config) -> None:
 
 
 def _phase_of(config: Config) -> str:
-    known = record.read(config.run_path)
+    known = record.read_live(config.run_path)
     return known.phase if known else ""
 
 
@@ -126,7 +125,7 @@ def _apply(api: Client, example: Example) -> None:
 
 def _built(api: Client, namespace: str, name: str) -> bool:
     status = api.get("Pipeline", namespace, name).status
-    state = enum_text(status.DESCRIPTOR.fields_by_name["state"].enum_type, status.state)
+    state = enums.of(status, "state")
     if state == "ERROR":
         raise Failure(f"pipeline {name} cannot be built: {status.error_message}")
     return state == "READY"

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from api.cli import enums
 from api.cli.known import TYPES  # noqa: F401 - what an Any holds must be known
 from api.cli.yaml_text import FALSE, FLOAT, INTEGER, TRUE, Fault, entries, is_null, line_of, plain
 
@@ -181,7 +182,7 @@ def _scalar(field: FieldDescriptor, node: yaml.Node) -> object:
         raise WrongValueError(f"wants {_wanted(field)}, not {_shape(node)}")
     text, bare = str(node.value), node.style is None
     if field.enum_type is not None:
-        return _enum(field, text)
+        return enums.number(field.enum_type, text)
     if field.type == FieldDescriptor.TYPE_STRING:
         return text
     if field.type == FieldDescriptor.TYPE_BYTES:
@@ -195,21 +196,6 @@ def _scalar(field: FieldDescriptor, node: yaml.Node) -> object:
     elif field.cpp_type in FLOATS and FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     raise WrongValueError(f"wants {_wanted(field)}, not {text[:64]!r}")
-
-
-def _enum(field: FieldDescriptor, text: str) -> int:
-    assert field.enum_type is not None
-    values = {value.name: value.number for value in field.enum_type.values}
-    if text in values:
-        return values[text]
-    short = {name: number for name, number in values.items() if name.endswith(f"_{text.upper()}")}
-    if len(short) == 1 and text:
-        return next(iter(short.values()))
-    if INTEGER.fullmatch(text) and int(text) in values.values():
-        return int(text)
-    near = difflib.get_close_matches(text.upper(), values, n=1, cutoff=0.4)
-    known = f"did you mean {near[0]}?" if near else f"use one of {', '.join(list(values)[1:9])}"
-    raise WrongValueError(f"unknown value {text[:64]!r}: {known}")
 
 
 def _bytes(text: str) -> bytes:

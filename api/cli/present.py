@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from api.cli import output
+from api.cli import enums, output
 from api.cli.exits import USAGE, Failure
 from api.cli.known import TYPES  # noqa: F401 - what an Any holds must be known
 from api.kinds import Kind, kind_of
@@ -77,28 +77,10 @@ def value_text(part: Any, name: str) -> str:
     if field.is_repeated:
         return str(len(value)) if value else "-"
     if field.enum_type is not None:
-        return enum_text(field.enum_type, value)
+        return enums.text(field.enum_type, value)
     if field.message_type is not None:
         return str(getattr(value, "name", "")) or "-"
     return str(value) or "-"
-
-
-def enum_text(enum: Any, number: int) -> str:
-    """`PIPELINE_RUN_STATE_RUNNING` -> `RUNNING`; the value zero, which means unset, as `-`."""
-    value = enum.values_by_number.get(number)
-    if value is None:
-        return str(number)
-    prefix = _prefix([item.name for item in enum.values])
-    return "-" if number == 0 else value.name.removeprefix(prefix)
-
-
-def _prefix(names: Sequence[str]) -> str:
-    """Return what all names begin with, up to an underscore."""
-    shortest = min(names, key=len)
-    for size in range(len(shortest), 0, -1):
-        if shortest[size - 1] == "_" and all(name.startswith(shortest[:size]) for name in names):
-            return shortest[:size]
-    return ""
 
 
 def age(item: Any) -> str:

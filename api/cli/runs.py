@@ -11,10 +11,9 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from api.cli import output, yaml_text
+from api.cli import enums, output, yaml_text
 from api.cli.context import client, configuration, say
 from api.cli.exits import KILLED, OK, REFUSED, TIMED_OUT, USAGE, Failure
-from api.cli.present import enum_text
 from api.client import Client
 from api.errors import AlreadyExists, Conflict
 
@@ -93,7 +92,7 @@ def follow(api: Client, namespace: str, name: str, *, timeout_s: float, tell: Sa
 
 def state_of(run: Any) -> str:
     """Return `RUNNING`, `SUCCEEDED` ..., `PENDING` before the first observation."""
-    text = enum_text(run.status.DESCRIPTOR.fields_by_name["state"].enum_type, run.status.state)
+    text = enums.of(run.status, "state")
     return "PENDING" if text == "-" else text
 
 
@@ -107,7 +106,7 @@ class Progress:
     def update(self, run: Any) -> None:
         """Tell the news of a run."""
         for step in _flat(run.status.steps):
-            state = enum_text(step.DESCRIPTOR.fields_by_name["state"].enum_type, step.state)
+            state = enums.of(step, "state")
             if self._known.get(step.name) == state or state in ("-", "PENDING"):
                 continue
             self._known[step.name] = state

@@ -48,6 +48,12 @@ class Record:
         return [component.ref for component in self.components.values() if component.pid]
 
 
+def read_live(folder: Path) -> Record | None:
+    """Return the record if the supervisor that wrote it lives: after a kill an old one stands until the next start."""
+    known = read(folder)
+    return known if known is not None and known.supervisor.alive() else None
+
+
 def write(folder: Path, record: Record) -> None:
     """Replace the record."""
     path = folder / "platform.json"

@@ -21,7 +21,7 @@ def show(config: Config) -> int:
         if known is not None and sessions.belonging(config.home, known.refs):
             print("processes of a killed one are left; `ma down` stops them")
         return REFUSED
-    if known is None:
+    if known is None or not known.supervisor.alive():
         print("the platform is starting")
         return REFUSED
     rows, total = _rows(known)

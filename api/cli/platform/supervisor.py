@@ -66,13 +66,16 @@ class Supervisor:
 
     async def until_ready(self, timeout_s: float) -> None:
         """Return when all components were healthy once.  Raises Failure naming those that were not in time."""
-        waits = [asyncio.create_task(event.wait()) for event in self._ready.values()]
-        await self._race(asyncio.ensure_future(asyncio.gather(*waits)), timeout_s)
+        await self._race(asyncio.create_task(self._all_ready()), timeout_s)
         missing = [name for name, event in self._ready.items() if not event.is_set()]
         if missing:
             lines = [line for name in missing for line in (f"the end of {self._log(name)}:", *self._tail(name))]
             raise Failure(f"not healthy after {timeout_s:.0f} s: {', '.join(missing)}", *lines)
         self._phase("ready")
+
+    async def _all_ready(self) -> None:
+        for event in self._ready.values():
+            await event.wait()
 
     async def until(self, stop: asyncio.Event) -> None:
         """Keep everything running until `stop`.  Raises Failure when a component can never run."""

@@ -21,6 +21,7 @@ from api.config import Config
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 60.0
 LOOK_S = 0.1
+COMMAND = (sys.executable, "-m", "api.cli.main")
 
 Say = Callable[[str], None]
 
@@ -125,15 +126,15 @@ def addresses(config: Config) -> list[str]:
     ]
 
 
-def up_detached(config: Config, *, owner: str, say: Say) -> None:
-    """Start a supervisor in the background and return when the platform is ready.  Raises Failure if it is not."""
+def up_detached(config: Config, *, owner: str, say: Say) -> subprocess.Popen[bytes]:
+    """Start a supervisor in the background; return its process when the platform is ready.  Raises Failure."""
     refuse_second(config)
     _refuse(preflight.home_faults(config))
     preflight.prepare(config)
     log = config.logs_path / "supervisor.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
-            (sys.executable, "-m", "api.cli.main", "up", "--owner", owner),
+            (*COMMAND, "up", "--owner", owner),
             env={**os.environ, **config.environ()},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -146,6 +147,7 @@ def up_detached(config: Config, *, owner: str, say: Say) -> None:
         process.terminate()
         process.wait()
         raise
+    return process
 
 
 def _follow_start(config: Config, process: subprocess.Popen[bytes], log: Path, say: Say) -> None:

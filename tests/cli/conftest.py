@@ -1,0 +1,105 @@
+"""Free ports, a configuration in a temporary home, the command in this process, and one real API server."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from api.cli.main import main
+from api.cli.platform import probes
+from api.config import Config
+
+Ma = Callable[..., "Ended"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; all different because all are held at once."""
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def configuration(home: Path) -> Config:
+    """Return a configuration of free ports."""
+    api, http, airflow, serving = free_ports(4)
+    return Config(
+        home=home,
+        projects_root=home,
+        api_port=api,
+        api_http_port=http,
+        airflow_port=airflow,
+        serving_port=serving,
+        token="test-token",
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration that `ma` in this process finds too."""
+    made = configuration(tmp_path / "home")
+    made.home.mkdir()
+    use(made, monkeypatch)
+    return made
+
+
+def use(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `ma` in this process use a configuration."""
+    for name, value in config.environ().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def ma(capsys: pytest.CaptureFixture[str]) -> Ma:
+    """Run `ma` in this process."""
+
+    def run(*arguments: str) -> Ended:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """A real API server for the whole session; there is no Airflow behind it."""
+    made = configuration(tmp_path_factory.mktemp("api") / "home")
+    made.home.mkdir()
+    with (made.home / "api.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "api.server"], env=made.environ(), stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 30
+        while probes.fetch(made.api_http_port, "/readyz")[0] != 200:
+            assert process.poll() is None, (made.home / "api.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield made
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def api(served: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The real API server, used by `ma` in this process."""
+    use(served, monkeypatch)
+    return served

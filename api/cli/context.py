@@ -22,11 +22,11 @@ def configuration() -> Config:
         raise Failure(*str(error).split("; "), code=CONFIGURATION) from None
 
 
-def client(*, timeout_s: float = ANSWER_S) -> Client:
+def client() -> Client:
     """Return a client of the configured API server."""
     from api.client import Client
 
-    return Client(configuration().api_address, timeout_s=timeout_s)
+    return Client(configuration().api_address, timeout_s=ANSWER_S)
 
 
 def say(line: str = "") -> None:

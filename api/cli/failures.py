@@ -30,7 +30,8 @@ def report(error: BaseException) -> int:
 
 
 def _read(error: BaseException) -> tuple[int, list[str]]:
-    if isinstance(error, BrokenPipeError):
+    # Click turns a closed pipe into an exit of its own.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return exits.CLOSED_PIPE, []
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return exits.INTERRUPTED, ["interrupted"]

@@ -1,0 +1,91 @@
+"""The real platform comes up healthy, survives killed components and leaves nothing behind."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from api.cli.platform import probes, record
+from api.config import Config
+
+Ma = Callable[..., Any]
+COMPONENTS = ["api", "serving", "airflow-api", "scheduler", "dag-processor", "triggerer"]
+MOST_BYTES = 2 * 2**30
+
+
+def components(config: Config) -> dict[str, record.ComponentRecord]:
+    known = record.read(config.run_path)
+    assert known is not None
+    return dict(known.components)
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_all_components_are_ready(platform: Config, ma: Ma) -> None:
+    ended = ma("status")
+    assert ended.code == 0, ended.out
+    assert [line.split()[:2] for line in ended.out.splitlines()[1:7]] == [[name, "ready"] for name in COMPONENTS]
+
+
+def test_every_port_is_bound_to_loopback_alone(platform: Config) -> None:
+    ports = {platform.api_port, platform.api_http_port, platform.airflow_port, platform.serving_port}
+    own = [
+        connection.laddr
+        for component in components(platform).values()
+        for process in [psutil.Process(component.pid), *psutil.Process(component.pid).children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {address.port for address in own} == ports
+    assert {address.ip for address in own} == {"127.0.0.1"}
+
+
+def test_memory_stays_below_two_gibibytes(platform: Config) -> None:
+    from api.cli.platform import sessions
+
+    assert sum(sessions.memory_bytes(component.pid) for component in components(platform).values()) < MOST_BYTES
+
+
+def test_a_second_start_is_refused(platform: Config, ma: Ma) -> None:
+    ended = ma("up")
+    assert ended.code == 78
+    assert "runs already" in ended.err
+
+
+@pytest.mark.parametrize("name", ["serving", "api", "triggerer"])
+def test_a_killed_component_comes_back(platform: Config, ma: Ma, name: str) -> None:
+    before = components(platform)[name].pid
+    psutil.Process(before).kill()
+    wait_for(lambda: components(platform)[name].pid != before, timeout_s=30)
+    wait_for(lambda: components(platform)[name].state == "ready", timeout_s=90)
+    assert ma("get", "projects").code == 0
+
+
+def test_the_api_answers_on_both_ports(platform: Config, ma: Ma) -> None:
+    assert probes.fetch(platform.api_http_port, "/readyz")[0] == 200
+    assert "# HELP" in probes.fetch(platform.api_http_port, "/metrics")[1]
+    assert ma("get", "projects").code == 0
+
+
+def test_down_leaves_no_process_and_up_works_again(start_platform: Callable[[], Any]) -> None:
+    made = start_platform()
+    config: Config = made.config
+    sessions_of = {component.pid for component in components(config).values()}
+    supervisor = record.read(config.run_path)
+    assert supervisor is not None
+    supervisor.supervisor.alive()
+    psutil.Process(supervisor.supervisor.pid).kill()
+    ended = made("down", timeout_s=90)
+    assert ended.code == 0, ended.err
+    from api.cli.platform import sessions
+
+    assert sessions.members(sessions_of) == []
+    assert sessions.marked(config.home) == []
+    assert made("status").code == 1

@@ -13,9 +13,10 @@ from api.resources import Admitter, Resources
 from api.schedules import trigger_faults
 from api.store.base import Key
 from api.validation import shown
-from api.workflows import missing_params, param_faults, parse, plain
+from api.workflows import is_built, missing_params, param_faults, parse, plain
 
 ADOPTED = "michelangelo.airflow/adopted-run"
+OWN_PREFIX = "ma__"
 Found = Sequence[FieldViolation]
 
 
@@ -32,7 +33,7 @@ async def admit_pipeline(_: Resources, old: Resource | None, new: Resource) -> F
 async def admit_run(resources: Resources, old: Resource | None, new: Resource) -> Found:
     """A pipeline that can run, parameters that fit, a run that is not over."""
     if ADOPTED in new.metadata.annotations:
-        return ()
+        return _adopted_faults(old, new)
     found = list(_unsupported(new))
     if old is not None:
         if new.spec.kill and not old.spec.kill and old.status.HasField("end_time"):
@@ -48,11 +49,31 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
         return found
     if pipeline.metadata.HasField("deletionTimestamp"):
         raise FailedPrecondition(f"Pipeline {pipeline.metadata.name!r} is being deleted", reason="PIPELINE_DELETED")
-    if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
+    if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
         raise FailedPrecondition(
             f"Pipeline {pipeline.metadata.name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"
         )
-    return [*found, *_input_faults(pipeline, new.spec.input)]
+    if not is_built(pipeline):
+        return found
+    return [*found, *_revision_faults(pipeline, new.spec.revision), *_input_faults(pipeline, new.spec.input)]
+
+
+def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
+    """A run that was started in Airflow keeps its id, and is never one that another PipelineRun began."""
+    path, run_id = f"metadata.annotations[{ADOPTED}]", new.metadata.annotations[ADOPTED]
+    if run_id.startswith(OWN_PREFIX):
+        return [FieldViolation(path, "names a run that belongs to another PipelineRun", shown(run_id))]
+    if old is not None and old.metadata.annotations.get(ADOPTED) != run_id:
+        return [FieldViolation(path, "never changes", shown(run_id))]
+    return []
+
+
+def _revision_faults(pipeline: Any, wanted: Any) -> list[FieldViolation]:
+    latest = pipeline.status.latest_revision.name
+    if not wanted.name or wanted.name == latest:
+        return []
+    text = f"only the latest revision, {latest!r}, can be run by this release: apply the pipeline as it was to run it"
+    return [FieldViolation("spec.revision.name", text, shown(wanted.name))]
 
 
 def _unsupported(run: Any) -> list[FieldViolation]:
@@ -67,7 +88,7 @@ def _differs(old: Any, new: Any, field: str) -> bool:
 
 
 def _input_faults(pipeline: Any, given: Any) -> list[FieldViolation]:
-    """Check a run's parameters against what the pipeline registered; before it has, the DAG run is checked instead."""
+    """Check a run's parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST."""
     registered = typed_struct_pb2.TypedStruct()
     known = ("kw_args", "environ", "args", "workflow_config", "task_configs")
     found = [

@@ -33,12 +33,13 @@ class Dag:
 
 @dataclass(frozen=True)
 class DagRun:
-    """One run.  `state`: queued, running, success, failed."""
+    """One run.  `state`: queued, running, success, failed; `due`: when it was to begin, the same for ever."""
 
     dag_id: str
     run_id: str
     state: str
     conf: Mapping[str, Any]
+    due: datetime
     start: datetime | None
     end: datetime | None
     run_type: str
@@ -124,6 +125,10 @@ class Airflow:
         path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
         await self._call("PATCH", path, json={"state": "failed"})
 
+    async def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Forget a run.  Raises NotFound."""
+        await self._call("DELETE", f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}")
+
     async def tasks(self, dag_id: str, run_id: str) -> list[Task]:
         """Return the task instances of a run."""
         path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances"
@@ -166,9 +171,12 @@ class Airflow:
             self._token = ""
         if answer.status_code == 204 or not answer.content:
             return None
-        if answer.is_success:
+        if not answer.is_success:
+            raise _refusal(answer)
+        try:
             return answer.json()
-        raise _refusal(answer)
+        except ValueError as error:
+            raise Unavailable(f"Airflow at {self._url} answered no JSON: {_shortened(answer.text)}") from error
 
     async def _send(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
@@ -191,8 +199,8 @@ def _refusal(answer: httpx.Response) -> ApiError:
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        detail = " ".join(answer.text.split())
-    text = f"Airflow answered {answer.status_code}: {str(detail)[:SHOWN]}"
+        detail = answer.text
+    text = f"Airflow answered {answer.status_code}: {_shortened(str(detail))}"
     if answer.status_code == 404:
         return NotFound(text)
     if answer.status_code == 409:
@@ -200,6 +208,10 @@ def _refusal(answer: httpx.Response) -> ApiError:
     if answer.status_code in (400, 422):
         return InvalidArgument(text)
     return Unavailable(text)
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:SHOWN]
 
 
 def _time(text: str | None) -> datetime | None:
@@ -223,6 +235,7 @@ def _run(found: Mapping[str, Any]) -> DagRun:
         run_id=found["dag_run_id"],
         state=found["state"],
         conf=found["conf"] or {},
+        due=datetime.fromisoformat(found["run_after"]),
         start=_time(found["start_date"]),
         end=_time(found["end_date"]),
         run_type=found["run_type"],

@@ -34,6 +34,10 @@ class Manifests:
         (self._manifests / project).mkdir(parents=True, exist_ok=True)
         return _replace(self._dags / f"{project}.py", PROJECT_FILE.format(project=project))
 
+    def touch_project(self, project: str) -> None:
+        """Make a project's DAG file newer: Airflow parses it at its next look at the folder."""
+        (self._dags / f"{project}.py").touch()
+
     def remove_project(self, project: str) -> None:
         """Remove a project's DAG file and manifests."""
         (self._dags / f"{project}.py").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "need
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,16 @@ def typed(type_url: str, value: Mapping[str, Any]) -> typed_struct_pb2.TypedStru
     message = typed_struct_pb2.TypedStruct(type_url=type_url)
     message.value.update(value)
     return message
+
+
+def spec_hash(spec: Any) -> str:
+    """Return the digest of a spec: the same spec, the same revision."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def is_built(pipeline: Any) -> bool:
+    """Whether a pipeline's status speaks of its present spec, not of an earlier one."""
+    return bool(pipeline.status.build_id == spec_hash(pipeline.spec))
 
 
 def content(spec: pipeline_pb2.PipelineSpec) -> tuple[str, Mapping[str, Any]]:

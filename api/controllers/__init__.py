@@ -1,4 +1,4 @@
-"""Controllers: compare what is wanted with what is, and create, update or cancel DAG runs.  They do no work themselves."""
+"""Controllers: compare what is wanted with what is, and create, update or cancel DAG runs.  They do no work."""
 
 from __future__ import annotations
 

@@ -23,15 +23,14 @@ from api.workflows import HIDDEN_PARAM
 RESYNC_S = 30.0
 OVERLAP = timedelta(seconds=90)
 OWN_PREFIX = "ma__"
-LONGEST_NAME = 200
 
 log = logging.getLogger(__name__)
 
 
-def adopted_name(dag_id: str, run_id: str, start: datetime) -> str:
-    """Return the PipelineRun name of a foreign run: the same whoever computes it."""
+def adopted_name(dag_id: str, run_id: str, due: datetime) -> str:
+    """Return the PipelineRun name of a foreign run: the same whoever computes it, and when.  `due`: its run_after."""
     digest = hashlib.sha256(f"{dag_id}/{run_id}".encode()).hexdigest()[:8]
-    return f"airflow-{start:%Y%m%d-%H%M%S}-{digest}"
+    return f"airflow-{due:%Y%m%d-%H%M%S}-{digest}"
 
 
 class Adopter:
@@ -46,7 +45,7 @@ class Adopter:
         """A run of some DAG changed: look at its PipelineRun, or make one."""
         known = self._runs.key_of_run(dag_id, run_id)
         if known is not None:
-            self._platform.wake(known)
+            self._runs.changed(known)
         elif not run_id.startswith(OWN_PREFIX) and (dag_id, run_id) not in self._busy:
             self._busy.add((dag_id, run_id))
             try:
@@ -83,7 +82,7 @@ class Adopter:
             return
 
     def _resource(self, project: str, pipeline: str, found: DagRun) -> Any:
-        name = adopted_name(found.dag_id, found.run_id, found.start or datetime.now(UTC))
+        name = adopted_name(found.dag_id, found.run_id, found.due)
         run = kinds()["PipelineRun"].new(project, name)
         run.metadata.annotations[ADOPTED] = found.run_id
         run.spec.pipeline.namespace, run.spec.pipeline.name = project, pipeline

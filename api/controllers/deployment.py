@@ -1,6 +1,6 @@
 """Deployment: rolls the desired revision out through a serving backend, and never gives up what serves now.
 
-A revision that fails its checks leaves the old one answering: state HEALTHY, stage ROLLOUT_FAILED, the reason in message.
+A revision that fails its checks leaves the old one answering: state HEALTHY, stage ROLLOUT_FAILED, the reason told.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from api.controllers.conditions import set_condition
 from api.controllers.platform import Platform
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import deployment_pb2 as wire
+from api.gen.michelangelo.api.v2 import inference_server_pb2 as servers
 from api.gen.michelangelo.api.v2 import model_pb2, revision_pb2
 from api.store.base import Key
 
@@ -179,8 +180,6 @@ class InferenceServerController:
 
     async def reconcile(self, key: Key) -> float | None:
         """Observe the backend."""
-        from api.gen.michelangelo.api.v2 import inference_server_pb2 as servers
-
         resources = self._platform.resources
         server = await resources.find(key)
         if server is None or server.metadata.HasField("deletionTimestamp"):

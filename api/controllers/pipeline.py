@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +11,24 @@ from api.errors import AlreadyExists, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.store.base import Key
-from api.workflows import HIDDEN_PARAM, STEPS_TEMPLATE, WORKFLOW_TYPE, Workflow, nearest, param_faults, parse, typed
+from api.workflows import (
+    HIDDEN_PARAM,
+    STEPS_TEMPLATE,
+    WORKFLOW_TYPE,
+    Workflow,
+    is_built,
+    nearest,
+    param_faults,
+    parse,
+    spec_hash,
+    typed,
+)
 
 FINALIZER = "michelangelo.airflow/dag"
 TEMPLATE_TAG = "template"
 VISIBLE_WAIT_S = 10.0
+TEMPLATES_SETTLE_S = 10.0
+ERROR_LOOK_S = 30.0
 MOST_ACTIVE_RUNS = 16
 LONG_ENOUGH = 12
 
@@ -23,11 +36,6 @@ LONG_ENOUGH = 12
 def dag_id(project: str, pipeline: str) -> str:
     """Return the DAG of a pipeline."""
     return f"{project}.{pipeline}"
-
-
-def spec_hash(spec: Any) -> str:
-    """Return the digest of a spec: the same spec, the same revision."""
-    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
 
 def revision_name(pipeline: Any) -> str:
@@ -50,6 +58,8 @@ class PipelineController:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._templates: set[str] = set()
+        self._settled = 0.0
 
     async def related(self, key: Key) -> Sequence[Key]:
         """Nothing else changes a pipeline."""
@@ -65,24 +75,22 @@ class PipelineController:
             await self._remove(key, pipeline)
             return None
         pipeline = await resources.set_finalizer(pipeline, FINALIZER, present=True)
-        if await self._is_current(key, pipeline):
-            return None
         try:
-            await self._build(key, pipeline)
+            if not await self._is_current(key, pipeline):
+                await self._build(key, pipeline)
         except Unavailable as error:
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_BUILDING, error.message)
             raise
         except NotFound as error:
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, error.message)
+            return ERROR_LOOK_S
         return None
 
     async def _is_current(self, key: Key, pipeline: Any) -> bool:
         status = pipeline.status
-        if status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
-            return bool(status.build_id == spec_hash(pipeline.spec))
         return bool(
             status.state == pipeline_pb2.PIPELINE_STATE_READY
-            and status.build_id == spec_hash(pipeline.spec)
+            and is_built(pipeline)
             and not self._platform.manifests.write_pipeline(
                 await self._manifest(key, pipeline, parse(pipeline.spec)[0])
             )
@@ -113,12 +121,18 @@ class PipelineController:
             return {}
         found = {dag.dag_id for dag in await self._platform.airflow.dags(tags=[TEMPLATE_TAG])}
         if workflow.template not in found:
-            if not found:
-                raise Unavailable("Airflow shows no templates yet")
             hint = nearest(workflow.template, sorted(found)) or f": there are {', '.join(sorted(found))}"
-            raise NotFound(f"spec.manifest.file_path {workflow.template[:64]!r} is no template{hint}")
+            text = f"spec.manifest.file_path {workflow.template[:64]!r} is no template{hint}"
+            raise NotFound(text) if self._are_all(found) else Unavailable(f"{text} (Airflow may still be reading them)")
         params = (await self._platform.airflow.dag(workflow.template)).params
         return {name: param.get("schema") or {} for name, param in params.items()}
+
+    def _are_all(self, found: set[str]) -> bool:
+        """Whether the templates have stayed the same for a while: Airflow shows one after another when it starts."""
+        now = asyncio.get_running_loop().time()
+        if found != self._templates:
+            self._templates, self._settled = found, now + TEMPLATES_SETTLE_S
+        return bool(found) and now >= self._settled
 
     async def _manifest(self, key: Key, pipeline: Any, workflow: Workflow) -> dict[str, Any]:
         spec = pipeline.spec

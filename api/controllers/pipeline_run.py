@@ -14,17 +14,17 @@ from google.protobuf import json_format
 from api.airflow import DagRun, Task
 from api.controllers.conditions import set_condition
 from api.controllers.pipeline import dag_id as pipeline_dag
-from api.controllers.pipeline import spec_hash
 from api.controllers.platform import Platform
-from api.controllers.steps import ENDED, grouped, in_order, log_url, run_url, set_time, step_of
+from api.controllers.steps import ENDED, first_failed, grouped, in_order, log_url, run_url, set_time, settle, step_of
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key
-from api.workflows import HIDDEN_PARAM, plain
+from api.workflows import HIDDEN_PARAM, is_built, plain, spec_hash
 
 FINALIZER = "michelangelo.airflow/dag-run"
 ADOPTED = "michelangelo.airflow/adopted-run"
+NOT_READY = "EngineNotReady"
 ATTEMPT = 1
 ACTIVE_RESYNC_S = 10.0
 STATES = {
@@ -33,12 +33,18 @@ STATES = {
     "success": wire.PIPELINE_RUN_STATE_SUCCEEDED,
     "failed": wire.PIPELINE_RUN_STATE_FAILED,
 }
+ACTIVE = ("queued", "running")
 TERMINAL = {
     wire.PIPELINE_RUN_STATE_SUCCEEDED,
     wire.PIPELINE_RUN_STATE_KILLED,
     wire.PIPELINE_RUN_STATE_FAILED,
     wire.PIPELINE_RUN_STATE_SKIPPED,
 }
+
+
+def has_ended(run: Any) -> bool:
+    """Whether a run's status is final."""
+    return run.status.state in TERMINAL and run.status.HasField("end_time")
 
 
 def run_id(run: Any) -> str:
@@ -54,6 +60,7 @@ class PipelineRunController:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._keys: dict[tuple[str, str], Key] = {}
+        self._changed: set[Key] = set()
 
     async def related(self, key: Key) -> Sequence[Key]:
         """A pipeline that becomes ready lets its waiting runs begin."""
@@ -65,6 +72,11 @@ class PipelineRunController:
         """Return the PipelineRun of a DAG run, None if it is not known (yet)."""
         return self._keys.get((dag_id, dag_run_id))
 
+    def changed(self, key: Key) -> None:
+        """Airflow says that the run's DAG run changed: look at it, even if it has ended."""
+        self._changed.add(key)
+        self._platform.wake(key)
+
     async def reconcile(self, key: Key) -> float | None:
         """Bring Airflow in line with the spec and the status in line with Airflow."""
         run = await self._platform.resources.find(key)
@@ -74,13 +86,18 @@ class PipelineRunController:
         if run.metadata.HasField("deletionTimestamp"):
             await self._cancel_and_forget(run)
             return None
-        if run.status.state in TERMINAL and run.status.HasField("end_time"):
+        changed = key in self._changed
+        self._changed.discard(key)
+        if has_ended(run) and not (changed and await self._began_again(run)):
             return None
         run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
         try:
             return await self._advance(run)
         except Unavailable as error:
-            set_condition(run.status.conditions, "Triggered", None, "DependencyUnavailable", error.message)
+            if changed:
+                self._changed.add(key)
+            reason = NOT_READY if error.reason == NOT_READY else "DependencyUnavailable"
+            set_condition(run.status.conditions, "Triggered", None, reason, error.message)
             await self._platform.resources.update_status(run)
             raise
 
@@ -89,17 +106,47 @@ class PipelineRunController:
         observed = await self._observe(name, run)
         if observed is None and run.status.workflow_run_id:
             self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "EngineRunLost", "the DAG run was deleted in Airflow")
+        elif observed is None and ADOPTED in run.metadata.annotations:
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "EngineRunLost", "Airflow has no such DAG run")
         elif observed is None and run.spec.kill:
             self._end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", "killed before it began")
         elif observed is None:
             observed = await self._begin(name, run)
         if observed is not None:
-            if run.spec.kill and observed.state in ("queued", "running"):
+            if run.spec.kill and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
             await self._describe(run, observed)
         await self._platform.resources.update_status(run)
         return None if run.status.state in TERMINAL else ACTIVE_RESYNC_S
+
+    async def _began_again(self, run: Any) -> bool:
+        """Whether Airflow says otherwise about a run that had ended: it was cleared or marked there.
+
+        A run that was killed before it began, and was begun all the same by a leader of yesterday, is stopped.
+        """
+        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        observed = await self._observe(name, run)
+        if observed is None:
+            return False
+        if not run.status.workflow_run_id:
+            if _owner(observed).get("owner_uid") == run.metadata.uid and observed.state in ACTIVE:
+                await self._platform.airflow.fail_run(name, run_id(run))
+            return False
+        state = STATES.get(observed.state)
+        told = (
+            wire.PIPELINE_RUN_STATE_FAILED if run.status.state == wire.PIPELINE_RUN_STATE_KILLED else run.status.state
+        )
+        if state == told:
+            return False
+        run.status.state = wire.PIPELINE_RUN_STATE_PENDING
+        run.status.error_message = ""
+        run.status.ClearField("end_time")
+        run.status.ClearField("exception_type")
+        set_condition(run.status.conditions, "Succeeded", None, "ExternallyChanged", "")
+        text = f"it is {observed.state} in Airflow after it had ended"
+        set_condition(run.status.conditions, "ExternallyChanged", True, "ChangedInAirflow", text)
+        return True
 
     async def _observe(self, name: str, run: Any) -> DagRun | None:
         try:
@@ -113,10 +160,10 @@ class PipelineRunController:
         if pipeline is None:
             self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineGone", "its pipeline was deleted")
             return None
-        if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR:
+        if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
             self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineError", pipeline.status.error_message)
             return None
-        if pipeline.status.state != pipeline_pb2.PIPELINE_STATE_READY:
+        if pipeline.status.state != pipeline_pb2.PIPELINE_STATE_READY or not is_built(pipeline):
             run.status.state = wire.PIPELINE_RUN_STATE_PENDING
             set_condition(run.status.conditions, "SourcePipeline", None, "Building", "waits for its pipeline")
             return None
@@ -133,8 +180,7 @@ class PipelineRunController:
             self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "Refused", error.message)
             run.status.exception_type = wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
         except NotFound as error:
-            set_condition(run.status.conditions, "Triggered", None, "EngineNotReady", error.message)
-            raise Unavailable(f"Airflow does not know DAG {name} yet") from error
+            raise Unavailable(f"Airflow does not know DAG {name} yet", reason=NOT_READY) from error
         return None
 
     def _conf(self, run: Any, pipeline: Any) -> dict[str, Any]:
@@ -151,7 +197,7 @@ class PipelineRunController:
     async def _adopt(self, name: str, run: Any, conf: Mapping[str, Any]) -> DagRun | None:
         """An earlier try's POST arrived although its answer was lost; a foreign run of our id is refused for good."""
         found = await self._platform.airflow.run(name, run_id(run))
-        owner = found.conf.get(HIDDEN_PARAM) or {}
+        owner = _owner(found)
         wanted = conf[HIDDEN_PARAM]
         if owner.get("owner_uid") == wanted["owner_uid"] and owner.get("spec_hash") == wanted["spec_hash"]:
             return found
@@ -178,7 +224,8 @@ class PipelineRunController:
 
     async def _finish(self, run: Any, observed: DagRun, state: Any, tasks: Sequence[Task]) -> None:
         status = run.status
-        failed = next((step for step in status.steps if step.state == wire.PIPELINE_RUN_STEP_STATE_FAILED), None)
+        settle(status.steps, state)
+        failed = first_failed(status.steps)
         if state == wire.PIPELINE_RUN_STATE_KILLED:
             self._end(run, state, "Killed", "killed on request", observed)
         elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
@@ -187,7 +234,7 @@ class PipelineRunController:
             reason = f"{failed.name}: {failed.message or 'see its log'}" if failed else "marked failed in Airflow"
             self._end(run, state, "Failed" if failed else "ExternallyChanged", reason, observed)
         for task in tasks:
-            if task.state == "failed" and run.spec.kill is False:
+            if task.state == "failed" and not run.spec.kill:
                 verdict = await self._platform.airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
                 blamed = (verdict or {}).get("kind") if isinstance(verdict, dict) else None
                 status.exception_type = (
@@ -234,15 +281,24 @@ class PipelineRunController:
 
     async def _cancel_and_forget(self, run: Any) -> None:
         name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
-        observed = await self._observe(name, run)
-        if observed is not None and observed.state in ("queued", "running"):
+        adopted = ADOPTED in run.metadata.annotations
+        observed = None if has_ended(run) and not adopted else await self._observe(name, run)
+        if observed is not None and observed.state in ACTIVE:
             await self._platform.airflow.fail_run(name, run_id(run))
+        if observed is not None and adopted:
+            # Airflow's record of it would make the PipelineRun again.
+            await self._platform.airflow.delete_run(name, run_id(run))
         await self._platform.resources.set_finalizer(run, FINALIZER, present=False)
         self._keys.pop((name, run_id(run)), None)
 
 
 def _pipeline_key(run: Any) -> Key:
     return Key("Pipeline", run.spec.pipeline.namespace or run.metadata.namespace, run.spec.pipeline.name)
+
+
+def _owner(observed: DagRun) -> Mapping[str, Any]:
+    owner = observed.conf.get(HIDDEN_PARAM)
+    return owner if isinstance(owner, dict) else {}
 
 
 def _known(steps: Any, name: str) -> Any | None:

@@ -40,10 +40,15 @@ class Platform:
         return root
 
     async def reparse(self, project: str) -> None:
-        """Ask Airflow to parse a project's file now, if it knows the file already; it finds a new one by itself."""
+        """Ask Airflow to parse a project's file now.
+
+        A file that shows no DAG yet cannot be asked for; a newer time makes Airflow's next look at the folder enough.
+        """
         found = await self.airflow.dags(tags=[f"project:{project}"])
         if found:
             await self.airflow.reparse(found[0].file_token)
+        else:
+            self.manifests.touch_project(project)
 
     async def visible(self, dag_id: str, tag: str, timeout_s: float) -> bool:
         """Wait until Airflow shows the DAG with `tag`."""

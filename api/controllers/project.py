@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from api.controllers.platform import Platform
 from api.errors import NotFound
 from api.gen.michelangelo.api.v2 import project_pb2
-from api.store.base import Key
+from api.kinds import kinds
+from api.store.base import Key, Query
 
 FINALIZER = "michelangelo.airflow/project-files"
+EMPTYING_LOOK_S = 0.3
 
 
 class ProjectController:
-    """PROVISIONING -> READY once the file stands; on deletion the file goes."""
+    """PROVISIONING -> READY once the file stands; on deletion all that lives in it goes, then the file."""
 
     kind = "Project"
 
@@ -31,6 +34,8 @@ class ProjectController:
         if project is None:
             return None
         if project.metadata.HasField("deletionTimestamp"):
+            if await self._empty(key.name) > 0:
+                return EMPTYING_LOOK_S
             manifests.remove_project(key.name)
             await resources.set_finalizer(project, FINALIZER, present=False)
             return None
@@ -41,8 +46,18 @@ class ProjectController:
             status.state = project_pb2.PROJECT_STATE_READY
             status.phase = status.phase or project_pb2.PROJECT_PHASE_DEVELOPMENT
             status.last_update_time.GetCurrentTime()
-            try:
-                await resources.update_status(project)
-            except NotFound:
-                return None
+            await resources.update_status(project)
         return None
+
+    async def _empty(self, project: str) -> int:
+        """Delete what lives in the project and return how much of it still waits for its finalizers."""
+        resources, left = self._platform.resources, 0
+        for kind in kinds():
+            if kind == self.kind:
+                continue
+            for item in (await resources.list(kind, Query(namespace=project))).items:
+                left += 1
+                if not item.metadata.HasField("deletionTimestamp"):
+                    with contextlib.suppress(NotFound):
+                        await resources.delete(kind, project, item.metadata.name)
+        return left

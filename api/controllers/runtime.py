@@ -125,17 +125,23 @@ class Manager:
     async def run(self) -> None:
         """Lead when nobody else does, for ever."""
         while True:
-            lease = await self._resources.acquire(LEASE, self._holder, self._ttl_s)
-            if lease is None:
-                await asyncio.sleep(min(RETRY_S, self._ttl_s / 3))
-                continue
-            log.info("leading, epoch %d", lease.epoch)
             try:
-                await self._lead()
-            finally:
-                self.leading = False
-                with contextlib.suppress(ApiError):
-                    await self._resources.release(lease)
+                await self._lead_once()
+            except Exception as error:
+                log.error("leadership cannot be taken: %s", error)
+            await asyncio.sleep(min(RETRY_S, self._ttl_s / 3))
+
+    async def _lead_once(self) -> None:
+        lease = await self._resources.acquire(LEASE, self._holder, self._ttl_s)
+        if lease is None:
+            return
+        log.info("leading, epoch %d", lease.epoch)
+        try:
+            await self._lead()
+        finally:
+            self.leading = False
+            with contextlib.suppress(ApiError):
+                await self._resources.release(lease)
 
     async def _lead(self) -> None:
         self._queue = Queue()
@@ -155,7 +161,10 @@ class Manager:
             self._queue = None
 
     async def _renew(self) -> None:
-        while await self._resources.acquire(LEASE, self._holder, self._ttl_s):
+        while True:
+            lease = await self._resources.acquire(LEASE, self._holder, self._ttl_s)
+            if lease is None:
+                break
             await asyncio.sleep(min(RENEW_S, self._ttl_s / 3))
         log.warning("another process leads now")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -78,6 +78,25 @@ def grouped(steps: Sequence[tuple[Task, wire.PipelineRunStepInfo]]) -> list[wire
         parent.sub_steps.append(step)
         parent.state = _worst([child.state for child in parent.sub_steps])
     return list(found.values())
+
+
+def settle(steps: Iterable[wire.PipelineRunStepInfo], state: Any) -> None:
+    """End the steps of a run that ended in `state`: what still ran shares its end, what had not begun is skipped."""
+    killed = state == wire.PIPELINE_RUN_STATE_KILLED
+    for step in steps:
+        settle(step.sub_steps, state)
+        if step.state == wire.PIPELINE_RUN_STEP_STATE_RUNNING:
+            step.state = wire.PIPELINE_RUN_STEP_STATE_KILLED if killed else wire.PIPELINE_RUN_STEP_STATE_FAILED
+        elif step.state == wire.PIPELINE_RUN_STEP_STATE_PENDING:
+            step.state = wire.PIPELINE_RUN_STEP_STATE_SKIPPED
+
+
+def first_failed(steps: Iterable[wire.PipelineRunStepInfo]) -> wire.PipelineRunStepInfo | None:
+    """Return the first failed step, of a mapped task the instance that failed; None if there is none."""
+    for step in steps:
+        if step.state == wire.PIPELINE_RUN_STEP_STATE_FAILED:
+            return first_failed(step.sub_steps) or step
+    return None
 
 
 def _worst(states: Sequence[Any]) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from api.controllers.pipeline import VISIBLE_WAIT_S, dag_id, spec_hash
+from api.controllers.pipeline import VISIBLE_WAIT_S, dag_id
 from api.controllers.platform import Platform
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2 as wire
 from api.store.base import Key
+from api.workflows import spec_hash
 
 FINALIZER = "michelangelo.airflow/trigger-dag"
 ENDED = {wire.TRIGGER_RUN_STATE_KILLED, wire.TRIGGER_RUN_STATE_FAILED, wire.TRIGGER_RUN_STATE_SUCCEEDED}
@@ -84,9 +85,12 @@ class TriggerRunController:
             await self._platform.reparse(project)
             if not await self._platform.visible(name, tag, VISIBLE_WAIT_S):
                 raise Unavailable(f"Airflow does not show DAG {name} yet")
-        paused = trigger.spec.action == wire.TRIGGER_RUN_ACTION_PAUSE
-        if (await self._platform.airflow.dag(name)).is_paused != paused:
-            await self._platform.airflow.pause(name, paused)
+        paused = (await self._platform.airflow.dag(name)).is_paused
+        asked = trigger.spec.action == wire.TRIGGER_RUN_ACTION_PAUSE
+        # Without an action the switch is left as it is: it may have been set in Airflow's UI.
+        if trigger.spec.action != wire.TRIGGER_RUN_ACTION_NO_ACTION and paused != asked:
+            await self._platform.airflow.pause(name, asked)
+            paused = asked
         trigger.status.actual_trigger.CopyFrom(schedule)
         trigger.status.execution_workflow_id = name
         trigger.status.log_url = f"{self._platform.config.airflow_url}/dags/{name}"

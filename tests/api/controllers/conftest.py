@@ -1,0 +1,140 @@
+"""A control plane over a real store and fakes of what it drives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.admitters import ADMITTERS
+from api.airflow import Airflow
+from api.config import Config
+from api.controllers import pipeline as pipelines
+from api.controllers.adoption import Adopter
+from api.controllers.deployment import DeploymentController, InferenceServerController
+from api.controllers.pipeline import PipelineController
+from api.controllers.pipeline_run import PipelineRunController
+from api.controllers.platform import Platform
+from api.controllers.project import ProjectController
+from api.controllers.revision import ModelController, RevisionController
+from api.controllers.runtime import Manager
+from api.controllers.trigger_run import TriggerRunController
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.kinds import kinds
+from api.manifests import Manifests
+from api.resources import Resources
+from api.store.base import Key
+from api.store.sqlite import SqliteStore
+from api.workflows import TEMPLATE_TYPE, typed
+from tests.robustness.fakes.airflow import FakeAirflow
+from tests.robustness.fakes.backend import FakeBackend
+
+
+class World:
+    """One platform.  `start` begins to control; objects are written through `resources`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = Config(home=folder, projects_root=folder)
+        self.store = SqliteStore(folder / "store.db")
+        self.resources = Resources(self.store, ADMITTERS)
+        self.airflow = FakeAirflow(self.config.dags_path, self.config.manifests_path)
+        self.airflow.template("train", rows={"type": "integer", "minimum": 1, "default": 10})
+        self.backend = FakeBackend()
+        self.client = Airflow("http://airflow", transport=httpx.ASGITransport(app=self.airflow.app))
+        self.platform = Platform(
+            self.config,
+            self.resources,
+            self.client,
+            Manifests(self.config),
+            self.backend,
+            lambda key: self.manager.wake(key),
+        )
+        self.runs = PipelineRunController(self.platform)
+        self.adopter = Adopter(self.platform, self.runs)
+        self.manager = self.another_manager()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def another_manager(self, *, lease_ttl_s: float = 15.0) -> Manager:
+        platform = self.platform
+        controllers: list[Any] = [
+            ProjectController(platform),
+            PipelineController(platform),
+            self.runs,
+            TriggerRunController(platform),
+            RevisionController(platform),
+            ModelController(platform),
+            DeploymentController(platform),
+            InferenceServerController(platform),
+        ]
+        return Manager(self.resources, controllers, lease_ttl_s=lease_ttl_s)
+
+    def start(self) -> None:
+        """Control, and hear Airflow's reports."""
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self.manager.run()))
+        self.airflow.listen(lambda dag, run: self._tasks.append(loop.create_task(self.adopter.seen(dag, run))))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
+        await self.store.close()
+
+    async def project(self, name: str = "flights") -> Any:
+        return await self.resources.create(kinds()["Project"].new(name, name))
+
+    async def pipeline(self, name: str = "train", template: str = "train", **params: Any) -> Any:
+        new = kinds()["Pipeline"].new("flights", name)
+        new.spec.manifest.type = pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_YAML
+        new.spec.manifest.file_path = template
+        new.spec.manifest.content.Pack(typed(TEMPLATE_TYPE, params))
+        return await self.resources.create(new)
+
+    async def ready(self) -> Any:
+        """Create the project and a pipeline that is ready."""
+        await self.project()
+        await self.pipeline()
+        return await self.until("Pipeline", "train", lambda found: found.status.state == READY)
+
+    async def run(self, name: str, **params: Any) -> Any:
+        new = kinds()["PipelineRun"].new("flights", name)
+        new.spec.pipeline.namespace, new.spec.pipeline.name = "flights", "train"
+        if params:
+            new.spec.input.update({"kw_args": params})
+        return await self.resources.create(new)
+
+    async def until(self, kind: str, name: str, holds: Callable[[Any], bool], timeout_s: float = 8.0) -> Any:
+        """Wait until an object is as asked; tell what it is when it does not become so."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = await self.resources.find(Key(kind, "flights", name))
+            if found is not None and holds(found):
+                return found
+            assert time.monotonic() < deadline, f"still {found}"
+            await asyncio.sleep(0.01)
+
+    async def until_gone(self, kind: str, name: str, timeout_s: float = 8.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (found := await self.resources.find(Key(kind, "flights", name))) is not None:
+            assert time.monotonic() < deadline, f"still {found}"
+            await asyncio.sleep(0.01)
+
+
+READY = pipeline_pb2.PIPELINE_STATE_READY
+
+Begin = Callable[[], Awaitable[World]]
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(pipelines, "TEMPLATES_SETTLE_S", 0.3)
+    made = World(tmp_path)
+    made.start()
+    yield made
+    await made.stop()

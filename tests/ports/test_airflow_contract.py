@@ -1,0 +1,235 @@
+"""What controllers rely on in Airflow's REST API, over the fake that other tests use and over a real Airflow."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.airflow import Airflow, DagRun
+from api.errors import AlreadyExists, InvalidArgument, NotFound
+from tests.robustness.fakes.airflow import FakeAirflow, FakeDag
+
+DAGS = Path(__file__).with_name("airflow_dags.py")
+COMPONENTS = ("scheduler", "dag-processor", "api-server")
+
+
+@dataclass
+class Subject:
+    """An Airflow and the way to let a run of it go on."""
+
+    airflow: Airflow
+    fake: FakeAirflow | None
+
+    async def until(self, run: DagRun, state: str) -> DagRun:
+        deadline = time.monotonic() + 90
+        while (now := await self.airflow.run(run.dag_id, run.run_id)).state != state:
+            assert time.monotonic() < deadline, f"{run.run_id} is {now.state}, not {state}"
+            if self.fake:
+                self.fake.advance(self.fake.runs[run.dag_id, run.run_id])
+            else:
+                await asyncio.sleep(0.2)
+        return now
+
+    async def until_task_runs(self, run: DagRun) -> None:
+        deadline = time.monotonic() + 90
+        while not any(task.state == "running" for task in await self.airflow.tasks(run.dag_id, run.run_id)):
+            assert time.monotonic() < deadline
+            if self.fake:
+                self.fake.advance(self.fake.runs[run.dag_id, run.run_id])
+            else:
+                await asyncio.sleep(0.2)
+
+
+def fake() -> FakeAirflow:
+    made = FakeAirflow()
+    quick: dict[str, Mapping[str, Any]] = {
+        "count": {"type": "integer", "minimum": 1, "default": 1},
+        "ma": {"type": "object", "default": {}},
+    }
+    made.dags["contract.quick"] = FakeDag("contract.quick", "airflow_dags.py", ("contract", "spec:1"), quick, ("give",))
+    made.dags["contract.slow"] = FakeDag(
+        "contract.slow", "airflow_dags.py", ("contract",), {"ma": {"type": "object"}}, ("sleep", "after")
+    )
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def settings(home: Path, port: int) -> dict[str, str]:
+    url = f"http://127.0.0.1:{port}"
+    wanted = {
+        "core__simple_auth_manager_all_admins": "True",
+        "core__load_examples": "False",
+        "core__dags_folder": str(home / "dags"),
+        "core__plugins_folder": str(home / "plugins"),
+        "core__dags_are_paused_at_creation": "False",
+        "core__execution_api_server_url": f"{url}/execution/",
+        "core__parallelism": "2",
+        "api__host": "127.0.0.1",
+        "api__port": str(port),
+        "api__base_url": url,
+        "api__workers": "1",
+        "api_auth__jwt_secret": "s" * 80,
+        "api__secret_key": "s" * 40,
+        "scheduler__scheduler_idle_sleep_time": "0.2",
+        "workers__min_heartbeat_interval": "1",
+        "logging__base_log_folder": str(home / "logs"),
+    }
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    return outside | {"AIRFLOW_HOME": str(home)} | {f"AIRFLOW__{key.upper()}": value for key, value in wanted.items()}
+
+
+@pytest.fixture(scope="module")
+def real_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home, port = tmp_path_factory.mktemp("airflow"), free_port()
+    environ = settings(home, port)
+    (home / "dags").mkdir()
+    shutil.copy(DAGS, home / "dags" / "contract.py")
+    airflow = [sys.executable, "-m", "airflow"]
+    subprocess.run([*airflow, "db", "migrate"], env=environ, check=True, capture_output=True, timeout=180)
+    started = []
+    for name in COMPONENTS:
+        with (home / f"{name}.log").open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [*airflow, name], env=environ, stdout=log, stderr=log, start_new_session=True, cwd=home
+                )
+            )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for process in started:
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in started:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+
+@pytest.fixture(params=["fake", "real"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        made = fake()
+        airflow = Airflow("http://airflow", transport=httpx.ASGITransport(app=made.app))
+        yield Subject(airflow, made)
+    else:
+        airflow = Airflow(request.getfixturevalue("real_url"))
+        deadline = time.monotonic() + 120
+        while not await airflow.healthy() or len(await airflow.dags(tags=["contract"])) < 2:
+            assert time.monotonic() < deadline, "Airflow did not show the DAGs"
+            await asyncio.sleep(0.5)
+        yield Subject(airflow, None)
+    await airflow.close()
+
+
+def unique(name: str) -> str:
+    return f"ma__{name}-{time.time_ns()}__1"
+
+
+async def test_a_dag_shows_its_tags_and_the_schemas_of_its_params(subject: Subject) -> None:
+    dag = await subject.airflow.dag("contract.quick")
+    assert {"contract", "spec:1"} <= set(dag.tags)
+    assert dag.file_token
+    assert not dag.is_stale
+    assert dag.params["count"]["schema"]["minimum"] == 1
+    with pytest.raises(NotFound):
+        await subject.airflow.dag("contract.none")
+
+
+async def test_dags_are_found_by_all_of_their_tags(subject: Subject) -> None:
+    assert {dag.dag_id for dag in await subject.airflow.dags(tags=["contract"])} == {"contract.quick", "contract.slow"}
+    assert [dag.dag_id for dag in await subject.airflow.dags(tags=["contract", "spec:1"])] == ["contract.quick"]
+
+
+async def test_asking_twice_to_parse_a_file_is_no_error(subject: Subject) -> None:
+    token = (await subject.airflow.dag("contract.quick")).file_token
+    await subject.airflow.reparse(token)
+    await subject.airflow.reparse(token)
+
+
+async def test_a_run_goes_under_the_given_id_and_gives_its_states_and_values(subject: Subject) -> None:
+    airflow, began = subject.airflow, datetime.now(UTC) - timedelta(seconds=5)
+    conf = {"count": 2, "ma": {"owner_uid": "u"}}
+    run = await airflow.trigger("contract.quick", unique("values"), conf, "a note")
+    assert (run.state, run.conf) == ("queued", conf)
+    ended = await subject.until(run, "success")
+    assert ended.start is not None
+    assert ended.end is not None
+    assert ended.due.utcoffset() == timedelta(0)
+    (task,) = await airflow.tasks(run.dag_id, run.run_id)
+    assert (task.task_id, task.state, task.try_number, task.map_index) == ("give", "success", 1, -1)
+    if subject.fake:
+        subject.fake.runs[run.dag_id, run.run_id].tasks["give", -1].xcoms.update(
+            {"return_value": {"dataset_uri": "file:///d"}, "inputs": {"count": "1"}}
+        )
+    assert await airflow.xcom(run.dag_id, run.run_id, task, "return_value") == {"dataset_uri": "file:///d"}
+    assert await airflow.xcom(run.dag_id, run.run_id, task, "inputs") == {"count": "1"}
+    assert await airflow.xcom(run.dag_id, run.run_id, task, "verdict") is None
+    assert run.run_id in {recent.run_id for recent in await airflow.recent_runs(began)}
+    assert run.run_id not in {recent.run_id for recent in await airflow.recent_runs(datetime.now(UTC))}
+
+
+async def test_an_id_is_taken_once(subject: Subject) -> None:
+    run = await subject.airflow.trigger("contract.quick", unique("once"), {"ma": {"owner_uid": "u"}})
+    with pytest.raises(AlreadyExists):
+        await subject.airflow.trigger("contract.quick", run.run_id, {"ma": {"owner_uid": "other"}})
+    assert (await subject.airflow.run(run.dag_id, run.run_id)).conf == {"ma": {"owner_uid": "u"}}
+
+
+async def test_a_value_outside_its_schema_is_refused_with_a_reason(subject: Subject) -> None:
+    with pytest.raises(InvalidArgument, match="count"):
+        await subject.airflow.trigger("contract.quick", unique("bad"), {"count": 0})
+
+
+async def test_what_is_not_there_is_not_found(subject: Subject) -> None:
+    with pytest.raises(NotFound):
+        await subject.airflow.trigger("contract.none", unique("none"), {})
+    with pytest.raises(NotFound):
+        await subject.airflow.run("contract.quick", "ma__none__1")
+    with pytest.raises(NotFound):
+        await subject.airflow.tasks("contract.quick", "ma__none__1")
+
+
+async def test_a_running_run_can_be_failed_twice_and_its_tasks_end(subject: Subject) -> None:
+    airflow = subject.airflow
+    run = await airflow.trigger("contract.slow", unique("kill"), {})
+    await subject.until_task_runs(run)
+    await airflow.fail_run(run.dag_id, run.run_id)
+    await airflow.fail_run(run.dag_id, run.run_id)
+    assert (await airflow.run(run.dag_id, run.run_id)).state == "failed"
+    states = {task.task_id: task.state for task in await airflow.tasks(run.dag_id, run.run_id)}
+    assert states == {"sleep": "failed", "after": "skipped"}
+
+
+async def test_the_pause_switch_keeps_its_position(subject: Subject) -> None:
+    await subject.airflow.pause("contract.slow", True)
+    assert (await subject.airflow.dag("contract.slow")).is_paused
+    await subject.airflow.pause("contract.slow", False)
+    assert not (await subject.airflow.dag("contract.slow")).is_paused
+
+
+async def test_a_deleted_run_is_not_found(subject: Subject) -> None:
+    run = await subject.airflow.trigger("contract.quick", unique("delete"), {})
+    await subject.until(run, "success")
+    await subject.airflow.delete_run(run.dag_id, run.run_id)
+    with pytest.raises(NotFound):
+        await subject.airflow.run(run.dag_id, run.run_id)

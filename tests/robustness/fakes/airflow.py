@@ -1,0 +1,394 @@
+"""An Airflow that keeps its book in memory and answers the same REST contract over HTTP.  Runs no task by itself.
+
+What it answers is checked beside the real one in `tests/ports/test_airflow_contract.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+PAGE = 100
+ACTIVE_TASKS = {"running", "deferred", "up_for_reschedule", "awaiting_input"}
+ENDED_TASKS = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+
+@dataclass
+class FakeTask:
+    """One task instance.  `xcoms`: what it pushed, by key."""
+
+    task_id: str
+    map_index: int = -1
+    try_number: int = 0
+    state: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FakeRun:
+    """One run."""
+
+    dag_id: str
+    run_id: str
+    conf: dict[str, Any]
+    state: str = "queued"
+    start: datetime | None = None
+    end: datetime | None = None
+    due: datetime = field(default_factory=lambda: datetime.now(UTC))
+    updated: datetime = field(default_factory=lambda: datetime.now(UTC))
+    tasks: dict[tuple[str, int], FakeTask] = field(default_factory=dict)
+
+
+@dataclass
+class FakeDag:
+    """One parsed DAG.  `schemas`: JSON Schema by parameter; `tasks`: ids in order."""
+
+    dag_id: str
+    file: str
+    tags: tuple[str, ...] = ()
+    schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ("first", "second")
+    is_paused: bool = False
+    is_stale: bool = False
+
+
+class FakeAirflow:
+    """`app` is the ASGI application; the other methods are what Airflow's scheduler, parser and user would do.
+
+    `dags_path`, `manifests_path`: where project files and manifests stand; without them nothing is ever parsed.
+    """
+
+    def __init__(self, dags_path: Path | None = None, manifests_path: Path | None = None) -> None:
+        self.dags: dict[str, FakeDag] = {}
+        self.runs: dict[tuple[str, str], FakeRun] = {}
+        self.posts: list[tuple[str, str]] = []
+        self.requests = 0
+        self.broken: Response | None = None
+        self.parses = True
+        self._dags_path, self._manifests_path = dags_path, manifests_path
+        self._parsed: dict[str, int] = {}
+        self._tokens = 0
+        self._watchers: list[Callable[[str, str], None]] = []
+        self.app = Starlette(routes=self._routes())
+
+    # What happens inside Airflow.
+
+    def listen(self, watcher: Callable[[str, str], None]) -> None:
+        """Call `watcher(dag_id, run_id)` whenever a run changes, as the listener plugin would report."""
+        self._watchers.append(watcher)
+
+    def template(self, dag_id: str, **schemas: Mapping[str, Any]) -> FakeDag:
+        """Add a bare template DAG."""
+        self.dags[dag_id] = FakeDag(
+            dag_id, f"templates/{dag_id}.py", ("template",), {"ma": {"type": "object"}, **schemas}
+        )
+        return self.dags[dag_id]
+
+    def expire_tokens(self) -> None:
+        """Refuse every token given so far."""
+        self._tokens += 1
+
+    def parse(self, project: str) -> None:
+        """Read a project's manifests, if its file stands."""
+        if self._dags_path is None or self._manifests_path is None:
+            return
+        path = self._dags_path / f"{project}.py"
+        stands = path.exists()
+        found = set()
+        for manifest in sorted((self._manifests_path / project).glob("*.json")) if stands else ():
+            dag = self._dag_of(json.loads(manifest.read_text()))
+            found.add(dag.dag_id)
+            known = self.dags.get(dag.dag_id)
+            dag.is_paused = known.is_paused if known else False
+            self.dags[dag.dag_id] = dag
+        for dag in self.dags.values():
+            if dag.file == f"{project}.py":
+                dag.is_stale = dag.dag_id not in found
+        self._parsed[project] = path.stat().st_mtime_ns if stands else 0
+
+    def _dag_of(self, manifest: Mapping[str, Any]) -> FakeDag:
+        tags = (f"project:{manifest['project']}", *manifest["tags"])
+        file = f"{manifest['project']}.py"
+        if manifest["kind"] == "TriggerRun":
+            return FakeDag(f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}", file, ("trigger", *tags))
+        template = self.dags.get(manifest["template"])
+        schemas = dict(template.schemas) if template else {}
+        tasks = tuple(step["name"] for step in manifest["steps"] or ()) or (template.tasks if template else ())
+        return FakeDag(f"{manifest['project']}.{manifest['name']}", file, ("pipeline", *tags), schemas, tasks)
+
+    def look_for_files(self) -> None:
+        """Parse the project files that are new or newer, as the refresh of the bundle does."""
+        for path in self._dags_path.glob("*.py") if self.parses and self._dags_path else ():
+            if self._parsed.get(path.stem) != path.stat().st_mtime_ns:
+                self.parse(path.stem)
+
+    def begin(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> FakeRun:
+        """Create a run, whoever asked for it."""
+        run = FakeRun(dag_id, run_id, conf or {})
+        run.tasks = {(task, -1): FakeTask(task) for task in self.dags[dag_id].tasks}
+        self.runs[dag_id, run_id] = run
+        self._changed(run)
+        return run
+
+    def advance(self, run: FakeRun, *, fail: str = "", verdict: Mapping[str, str] | None = None) -> None:
+        """Take one step: the run starts, then each task starts and ends.  `fail` names the task that fails."""
+        now = datetime.now(UTC)
+        if run.state == "queued":
+            run.state, run.start = "running", now
+        elif run.state == "running":
+            task = next((task for task in run.tasks.values() if task.state not in ENDED_TASKS), None)
+            if task is None:
+                states = {task.state for task in run.tasks.values()}
+                run.state, run.end = ("failed" if "failed" in states else "success"), now
+            elif task.state is None:
+                task.state, task.try_number, task.start = "running", task.try_number + 1, now
+                task.xcoms.setdefault("inputs", {"task": task.task_id})
+            else:
+                task.state, task.end = ("failed" if task.task_id == fail else "success"), now
+                if task.state == "failed":
+                    task.xcoms.update({"verdict": verdict} if verdict else {})
+                    self._skip_rest(run)
+                else:
+                    task.xcoms.setdefault("return_value", {"done": task.task_id})
+        self._changed(run)
+
+    def finish(self, run: FakeRun, *, fail: str = "", verdict: Mapping[str, str] | None = None) -> None:
+        """Take every step to the end."""
+        while run.state in ("queued", "running"):
+            self.advance(run, fail=fail, verdict=verdict)
+
+    def clear(self, run: FakeRun) -> None:
+        """Run everything once more, as "Clear" in the UI does."""
+        run.state, run.end = "queued", None
+        for task in run.tasks.values():
+            task.state, task.start, task.end = None, None, None
+        self._changed(run)
+
+    def mark(self, run: FakeRun, state: str) -> None:
+        """Set the state of a run by hand: what runs fails, what has not begun is skipped."""
+        now = datetime.now(UTC)
+        for task in run.tasks.values():
+            if task.state in ACTIVE_TASKS:
+                task.state, task.end = state, now
+        self._skip_rest(run)
+        run.state, run.end = state, now
+        self._changed(run)
+
+    def lose(self, run: FakeRun) -> None:
+        """Delete a run."""
+        del self.runs[run.dag_id, run.run_id]
+        for watcher in self._watchers:
+            watcher(run.dag_id, run.run_id)
+
+    def _skip_rest(self, run: FakeRun) -> None:
+        for task in run.tasks.values():
+            if task.state not in ENDED_TASKS:
+                task.state = "skipped"
+
+    def _changed(self, run: FakeRun) -> None:
+        run.updated = datetime.now(UTC)
+        for watcher in self._watchers:
+            watcher(run.dag_id, run.run_id)
+
+    # REST.
+
+    def _routes(self) -> list[Route]:
+        run = "/dags/{dag}/dagRuns/{run}"
+        table: Sequence[tuple[str, str, Callable[[Request, Any], Any]]] = [
+            ("GET", "/dags", self._list_dags),
+            ("GET", "/dags/{dag}/details", lambda request, _: self._dag_json(self._dag(request), details=True)),
+            ("PATCH", "/dags/{dag}", self._patch_dag),
+            ("DELETE", "/dags/{dag}", self._delete_dag),
+            ("PUT", "/parseDagFile/{token}", self._parse_file),
+            ("GET", "/dags/{dag}/dagRuns", self._list_runs),
+            ("POST", "/dags/{dag}/dagRuns", self._post_run),
+            ("GET", run, lambda request, _: _run_json(self._run(request))),
+            ("PATCH", run, self._patch_run),
+            ("DELETE", run, self._delete_run),
+            ("GET", f"{run}/taskInstances", self._list_tasks),
+            ("GET", f"{run}/taskInstances/{{task}}/xcomEntries/{{key}}", self._xcom),
+        ]
+        routes = [Route(f"/api/v2{path}", self._guarded(work), methods=[verb]) for verb, path, work in table]
+        return [Route("/auth/token", self._grant), Route("/api/v2/monitor/health", self._health), *routes]
+
+    def _guarded(self, work: Callable[[Request, Any], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            self.requests += 1
+            if self.broken is not None:
+                return self.broken
+            if request.headers.get("authorization") != f"Bearer token-{self._tokens}":
+                return JSONResponse({"detail": "Not authenticated"}, status_code=401)
+            body = await request.body()
+            self.look_for_files()
+            try:
+                answer = work(request, json.loads(body) if body else {})
+            except HTTPException as refusal:
+                return JSONResponse({"detail": refusal.detail}, status_code=refusal.status_code)
+            created = request.method == "PUT"
+            return Response(status_code=204) if answer is None else JSONResponse(answer, 201 if created else 200)
+
+        return endpoint
+
+    async def _grant(self, _: Request) -> Response:
+        if self.broken is not None:
+            return self.broken
+        return JSONResponse({"access_token": f"token-{self._tokens}"}, status_code=201)
+
+    async def _health(self, _: Request) -> Response:
+        fine = {"status": "healthy"}
+        return self.broken or JSONResponse({"metadatabase": fine, "scheduler": fine, "dag_processor": fine})
+
+    def _dag(self, request: Request) -> FakeDag:
+        name = request.path_params["dag"]
+        if name not in self.dags:
+            raise HTTPException(404, f"The Dag with ID: `{name}` was not found")
+        return self.dags[name]
+
+    def _run(self, request: Request) -> FakeRun:
+        dag, run = request.path_params["dag"], request.path_params["run"]
+        if (dag, run) not in self.runs:
+            raise HTTPException(404, f"The DagRun with dag_id: `{dag}` and run_id: `{run}` was not found")
+        return self.runs[dag, run]
+
+    def _dag_json(self, dag: FakeDag, *, details: bool = False) -> dict[str, Any]:
+        params = {name: {"value": schema.get("default"), "schema": schema} for name, schema in dag.schemas.items()}
+        return {
+            "dag_id": dag.dag_id,
+            "is_paused": dag.is_paused,
+            "is_stale": dag.is_stale,
+            "tags": [{"name": tag, "dag_id": dag.dag_id} for tag in sorted(dag.tags)],
+            "file_token": f"signed.{dag.file}".replace("/", "|"),
+        } | ({"params": params} if details else {})
+
+    def _list_dags(self, request: Request, _: Any) -> dict[str, Any]:
+        wanted = set(request.query_params.getlist("tags"))
+        found = [dag for dag in self.dags.values() if wanted <= set(dag.tags) and not dag.is_stale]
+        return _page(request, "dags", [self._dag_json(dag) for dag in found])
+
+    def _patch_dag(self, request: Request, body: Any) -> dict[str, Any]:
+        dag = self._dag(request)
+        dag.is_paused = body["is_paused"]
+        return self._dag_json(dag)
+
+    def _delete_dag(self, request: Request, _: Any) -> None:
+        dag = self._dag(request)
+        busy = [run for run in self.runs.values() if run.dag_id == dag.dag_id and _busy(run)]
+        if busy:
+            raise HTTPException(409, f"Task instances of dag with id: '{dag.dag_id}' are still running")
+        del self.dags[dag.dag_id]
+        for key in [key for key in self.runs if key[0] == dag.dag_id]:
+            del self.runs[key]
+
+    def _parse_file(self, request: Request, _: Any) -> dict[str, Any]:
+        if self.parses:
+            self.parse(request.path_params["token"].removeprefix("signed.").removesuffix(".py"))
+        return {}
+
+    def _list_runs(self, request: Request, _: Any) -> dict[str, Any]:
+        wanted = request.path_params["dag"]
+        since = request.query_params.get("updated_at_gte")
+        start = datetime.fromisoformat(since) if since else datetime.now(UTC) - timedelta(days=9999)
+        found = [run for run in self.runs.values() if wanted in ("~", run.dag_id) and run.updated >= start]
+        return _page(request, "dag_runs", [_run_json(run) for run in found])
+
+    def _post_run(self, request: Request, body: Any) -> dict[str, Any]:
+        dag = self._dag(request)
+        if dag.is_stale:
+            raise HTTPException(404, f"Dag with dag_id: '{dag.dag_id}' not found")
+        if "logical_date" not in body:
+            raise HTTPException(422, "logical_date: Field required")
+        faults = _conf_faults(dag, body.get("conf") or {})
+        if faults:
+            raise HTTPException(400, faults)
+        run_id = body.get("dag_run_id") or f"manual__{datetime.now(UTC).isoformat()}"
+        if not re.fullmatch(r"[A-Za-z0-9_.~:+-]+", run_id):
+            raise HTTPException(400, f"The run_id provided '{run_id}' does not match regex pattern")
+        if (dag.dag_id, run_id) in self.runs:
+            raise HTTPException(409, "The object already exists")
+        self.posts.append((dag.dag_id, run_id))
+        return _run_json(self.begin(dag.dag_id, run_id, body.get("conf") or {}))
+
+    def _patch_run(self, request: Request, body: Any) -> dict[str, Any]:
+        run = self._run(request)
+        if "state" in body:
+            self.mark(run, body["state"])
+        return _run_json(run)
+
+    def _delete_run(self, request: Request, _: Any) -> None:
+        self.lose(self._run(request))
+
+    def _list_tasks(self, request: Request, _: Any) -> dict[str, Any]:
+        return _page(request, "task_instances", [_task_json(task) for task in self._run(request).tasks.values()])
+
+    def _xcom(self, request: Request, _: Any) -> dict[str, Any]:
+        key = request.path_params["key"]
+        index = int(request.query_params.get("map_index", "-1"))
+        task = self._run(request).tasks.get((request.path_params["task"], index))
+        if task is None or key not in task.xcoms:
+            raise HTTPException(404, f"XCom entry with key: `{key}` not found")
+        return {"key": key, "value": task.xcoms[key]}
+
+
+def _busy(run: FakeRun) -> bool:
+    return any(task.state in ACTIVE_TASKS for task in run.tasks.values())
+
+
+def _conf_faults(dag: FakeDag, conf: Mapping[str, Any]) -> str:
+    for name, value in conf.items():
+        try:
+            jsonschema.validate(value, dag.schemas.get(name, {}))
+        except jsonschema.ValidationError as error:
+            return f"Invalid input for param {name}: {error.message}"
+    return ""
+
+
+def _page(request: Request, key: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    offset, limit = int(request.query_params.get("offset", "0")), int(request.query_params.get("limit", "50"))
+    return {key: found[offset : offset + min(limit, PAGE)], "total_entries": len(found)}
+
+
+def _stamp(time: datetime | None) -> str | None:
+    return time.isoformat().replace("+00:00", "Z") if time else None
+
+
+def _run_json(run: FakeRun) -> dict[str, Any]:
+    return {
+        "dag_id": run.dag_id,
+        "dag_run_id": run.run_id,
+        "logical_date": None,
+        "run_after": _stamp(run.due),
+        "start_date": _stamp(run.start),
+        "end_date": _stamp(run.end),
+        "run_type": "manual",
+        "state": run.state,
+        "triggered_by": "rest_api",
+        "triggering_user_name": "Anonymous",
+        "conf": run.conf,
+    }
+
+
+def _task_json(task: FakeTask) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "task_display_name": task.task_id,
+        "map_index": task.map_index,
+        "try_number": task.try_number,
+        "state": task.state,
+        "start_date": _stamp(task.start),
+        "end_date": _stamp(task.end),
+        "operator_name": "TrainOperator",
+    }

@@ -14,20 +14,27 @@ class EvaluateOperator(JobOperator):
 
     dataset_uri: folder of train, validate and test Parquet files.
     model_uri: artifact folder of a trained model.
-    label: name of the label column, 0 or 1.
+    label_column: name of the label column, 0 or 1.
     baseline_columns: columns whose historical rate is the baseline.
     minimum_auc: below it the stage fails; None for no gate.
     Returns report, report_uri, auc, baseline_auc.
     """
 
-    template_fields: Sequence[str] = ("dataset_uri", "model_uri", "label", "baseline_columns", "minimum_auc", "engine")
+    template_fields: Sequence[str] = (
+        "dataset_uri",
+        "model_uri",
+        "label_column",
+        "baseline_columns",
+        "minimum_auc",
+        "engine",
+    )
 
     def __init__(
         self,
         *,
         dataset_uri: str,
         model_uri: str,
-        label: str,
+        label_column: str,
         baseline_columns: Any,
         minimum_auc: float | None,
         engine: str = "local",
@@ -36,7 +43,7 @@ class EvaluateOperator(JobOperator):
         super().__init__(engine=engine, **kwargs)
         self.dataset_uri = dataset_uri
         self.model_uri = model_uri
-        self.label = label
+        self.label_column = label_column
         self.baseline_columns = baseline_columns
         self.minimum_auc = minimum_auc
 
@@ -49,7 +56,7 @@ class EvaluateOperator(JobOperator):
                 "run": run_of(context),
                 "dataset_uri": self.dataset_uri,
                 "model_uri": self.model_uri,
-                "label": self.label,
+                "label": self.label_column,
                 "baseline_columns": self.baseline_columns,
                 "minimum_auc": self.minimum_auc,
             },

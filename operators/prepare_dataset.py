@@ -14,7 +14,7 @@ class PrepareDatasetOperator(JobOperator):
 
     module: Python file in the project's root_dir with `feature_sources` and `examples`.
     feature_service: name of a Feast FeatureService.
-    label: name of the label column, 0 or 1.
+    label_column: name of the label column, 0 or 1.
     train_until: last day of the training part, ISO date.
     validate_until: last day of the validation part, ISO date.
     sample_fraction: part of the examples to use, in (0, 1].
@@ -24,7 +24,7 @@ class PrepareDatasetOperator(JobOperator):
     template_fields: Sequence[str] = (
         "module",
         "feature_service",
-        "label",
+        "label_column",
         "train_until",
         "validate_until",
         "sample_fraction",
@@ -36,7 +36,7 @@ class PrepareDatasetOperator(JobOperator):
         *,
         module: str,
         feature_service: str,
-        label: str,
+        label_column: str,
         train_until: str,
         validate_until: str,
         sample_fraction: float,
@@ -46,7 +46,7 @@ class PrepareDatasetOperator(JobOperator):
         super().__init__(engine=engine, **kwargs)
         self.module = module
         self.feature_service = feature_service
-        self.label = label
+        self.label_column = label_column
         self.train_until = train_until
         self.validate_until = validate_until
         self.sample_fraction = sample_fraction
@@ -60,7 +60,7 @@ class PrepareDatasetOperator(JobOperator):
                 "run": run_of(context),
                 "module": self.module,
                 "feature_service": self.feature_service,
-                "label": self.label,
+                "label": self.label_column,
                 "train_until": self.train_until,
                 "validate_until": self.validate_until,
                 "sample_fraction": self.sample_fraction,

@@ -13,20 +13,20 @@ class TrainOperator(JobOperator):
     """Fits the transformation graph and a model on the training part of a dataset.
 
     dataset_uri: folder of train, validate and test Parquet files.
-    label: name of the label column, 0 or 1.
+    label_column: name of the label column, 0 or 1.
     algorithm: `lightgbm`.
     hyperparameters: the algorithm's own names and values.
     seed: of every random choice.
     Returns model_uri.
     """
 
-    template_fields: Sequence[str] = ("dataset_uri", "label", "algorithm", "hyperparameters", "seed", "engine")
+    template_fields: Sequence[str] = ("dataset_uri", "label_column", "algorithm", "hyperparameters", "seed", "engine")
 
     def __init__(
         self,
         *,
         dataset_uri: str,
-        label: str,
+        label_column: str,
         algorithm: str,
         hyperparameters: Any,
         seed: int,
@@ -35,7 +35,7 @@ class TrainOperator(JobOperator):
     ) -> None:
         super().__init__(engine=engine, **kwargs)
         self.dataset_uri = dataset_uri
-        self.label = label
+        self.label_column = label_column
         self.algorithm = algorithm
         self.hyperparameters = hyperparameters
         self.seed = seed
@@ -48,7 +48,7 @@ class TrainOperator(JobOperator):
             {
                 "run": run_of(context),
                 "dataset_uri": self.dataset_uri,
-                "label": self.label,
+                "label": self.label_column,
                 "algorithm": self.algorithm,
                 "hyperparameters": self.hyperparameters,
                 "seed": self.seed,

@@ -173,10 +173,7 @@ class Airflow:
             return None
         if not answer.is_success:
             raise _refusal(answer)
-        try:
-            return answer.json()
-        except ValueError as error:
-            raise Unavailable(f"Airflow at {self._url} answered no JSON: {_shortened(answer.text)}") from error
+        return _json(answer)
 
     async def _send(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
@@ -184,10 +181,10 @@ class Airflow:
                 granted = await self._http.get("/auth/token")
                 if granted.status_code != 201:
                     raise _refusal(granted)
-                self._token = granted.json()["access_token"]
+                self._token = str(_json(granted)["access_token"])
             headers = {"Authorization": f"Bearer {self._token}"}
             return await self._http.request(method, f"/api/v2{path}", headers=headers, **sent)
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (httpx.HTTPError, KeyError) as error:
             raise Unavailable(f"Airflow at {self._url} does not answer: {error or type(error).__name__}") from error
 
 
@@ -208,6 +205,13 @@ def _refusal(answer: httpx.Response) -> ApiError:
     if answer.status_code in (400, 422):
         return InvalidArgument(text)
     return Unavailable(text)
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise Unavailable(f"Airflow answered no JSON: {_shortened(answer.text)}") from error
 
 
 def _shortened(text: str) -> str:

@@ -24,6 +24,7 @@ from api.workflows import HIDDEN_PARAM, is_built, plain, spec_hash
 
 FINALIZER = "michelangelo.airflow/dag-run"
 ADOPTED = "michelangelo.airflow/adopted-run"
+COLLISION = "DAG run {} belongs to another"
 NOT_READY = "EngineNotReady"
 ATTEMPT = 1
 ACTIVE_RESYNC_S = 10.0
@@ -88,17 +89,20 @@ class PipelineRunController:
             return None
         changed = key in self._changed
         self._changed.discard(key)
-        if has_ended(run) and not (changed and await self._began_again(run)):
+        if has_ended(run) and not changed:
             return None
         run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
         try:
+            if has_ended(run) and not await self._began_again(run):
+                return None
             return await self._advance(run)
         except Unavailable as error:
             if changed:
                 self._changed.add(key)
             reason = NOT_READY if error.reason == NOT_READY else "DependencyUnavailable"
-            set_condition(run.status.conditions, "Triggered", None, reason, error.message)
-            await self._platform.resources.update_status(run)
+            if not has_ended(run):
+                set_condition(run.status.conditions, "Triggered", None, reason, error.message)
+                await self._platform.resources.update_status(run)
             raise
 
     async def _advance(self, run: Any) -> float | None:
@@ -112,6 +116,9 @@ class PipelineRunController:
             self._end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", "killed before it began")
         elif observed is None:
             observed = await self._begin(name, run)
+        elif not _is_ours(run, observed):
+            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", COLLISION.format(observed.run_id))
+            observed = None
         if observed is not None:
             if run.spec.kill and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
@@ -130,7 +137,7 @@ class PipelineRunController:
         if observed is None:
             return False
         if not run.status.workflow_run_id:
-            if _owner(observed).get("owner_uid") == run.metadata.uid and observed.state in ACTIVE:
+            if _is_ours(run, observed) and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(name, run_id(run))
             return False
         state = STATES.get(observed.state)
@@ -201,7 +208,7 @@ class PipelineRunController:
         wanted = conf[HIDDEN_PARAM]
         if owner.get("owner_uid") == wanted["owner_uid"] and owner.get("spec_hash") == wanted["spec_hash"]:
             return found
-        self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", f"DAG run {run_id(run)} belongs to another")
+        self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", COLLISION.format(found.run_id))
         return None
 
     async def _describe(self, run: Any, observed: DagRun) -> None:
@@ -283,7 +290,7 @@ class PipelineRunController:
         name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
         adopted = ADOPTED in run.metadata.annotations
         observed = None if has_ended(run) and not adopted else await self._observe(name, run)
-        if observed is not None and observed.state in ACTIVE:
+        if observed is not None and observed.state in ACTIVE and _is_ours(run, observed):
             await self._platform.airflow.fail_run(name, run_id(run))
         if observed is not None and adopted:
             # Airflow's record of it would make the PipelineRun again.
@@ -299,6 +306,11 @@ def _pipeline_key(run: Any) -> Key:
 def _owner(observed: DagRun) -> Mapping[str, Any]:
     owner = observed.conf.get(HIDDEN_PARAM)
     return owner if isinstance(owner, dict) else {}
+
+
+def _is_ours(run: Any, observed: DagRun) -> bool:
+    """Whether a DAG run was begun for this very PipelineRun, or is the one that it stands for."""
+    return ADOPTED in run.metadata.annotations or _owner(observed).get("owner_uid") == run.metadata.uid
 
 
 def _known(steps: Any, name: str) -> Any | None:

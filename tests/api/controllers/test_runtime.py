@@ -1,0 +1,183 @@
+"""The queue, the leader and what happens when the store refuses."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.controllers import runtime
+from api.controllers.runtime import Manager, Queue
+from api.errors import ResourceExhausted, Unavailable
+from api.kinds import kinds
+from api.resources import Resources
+from api.store.base import Key
+from api.store.sqlite import SqliteStore
+
+A, B = Key("Project", "a", "a"), Key("Project", "b", "b")
+
+
+class Recorder:
+    """A controller that notes what it is given."""
+
+    kind = "Project"
+
+    def __init__(self) -> None:
+        self.seen: list[Key] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.fails = 0
+        self.pause_s = 0.0
+
+    async def reconcile(self, key: Key) -> float | None:
+        self.seen.append(key)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.pause_s)
+        self.at_once -= 1
+        if self.fails:
+            self.fails -= 1
+            raise Unavailable("later")
+        return None
+
+    async def related(self, key: Key) -> Sequence[Key]:
+        return ()
+
+
+async def until(holds: Any, timeout_s: float = 8.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_key_is_in_the_queue_once_and_in_work_once() -> None:
+    queue = Queue()
+    for _ in range(5):
+        queue.add(A)
+    assert await queue.take() == A
+    queue.add(A)
+    queue.add(A)
+    queue.add(B)
+    assert await queue.take() == B
+    queue.done(A, failed=False)
+    assert await queue.take() == A
+    queue.done(A, failed=False)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.02)
+
+
+async def test_a_failed_key_comes_back_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "FIRST_BACKOFF_S", 0.02)
+    queue = Queue()
+    queue.add(A)
+    waits = []
+    for _ in range(4):
+        began = time.monotonic()
+        key = await queue.take()
+        waits.append(time.monotonic() - began)
+        queue.done(key, failed=True)
+    queue.close()
+    assert waits[0] < 0.01
+    assert waits[3] > 0.03
+    assert waits[3] > waits[1]
+
+
+async def test_the_sooner_of_two_looks_is_taken() -> None:
+    queue = Queue()
+    queue.add_after(A, 10.0)
+    queue.add_after(A, 0.01)
+    queue.add_after(A, 10.0)
+    assert await asyncio.wait_for(queue.take(), 1) == A
+    queue.close()
+
+
+async def test_a_closed_queue_plans_nothing() -> None:
+    queue = Queue()
+    queue.add_after(A, 0.01)
+    queue.close()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.05)
+
+
+async def test_what_exists_and_what_changes_is_looked_at_one_at_a_time(tmp_path: Path) -> None:
+    store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
+    resources = Resources(store)
+    await resources.create(kinds()["Project"].new("a", "a"))
+    recorder.pause_s = 0.02
+    manager = Manager(resources, [recorder])
+    running = asyncio.create_task(manager.run())
+    await until(lambda: A in recorder.seen)
+    project = await resources.get("Project", "a", "a")
+    for text in "xyz":
+        project.spec.description = text
+        project = await resources.update(project)
+        await asyncio.sleep(0.005)
+    await until(lambda: recorder.at_once == 0 and len(recorder.seen) >= 2)
+    assert recorder.most_at_once == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def test_an_idle_manager_asks_the_store_nothing_but_its_lease(tmp_path: Path) -> None:
+    store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
+    asked: list[int] = []
+    run = store._run
+    manager = Manager(Resources(store), [recorder])
+    running = asyncio.create_task(manager.run())
+    await until(lambda: manager.leading)
+    await asyncio.sleep(0.1)
+    store._run = lambda work: (asked.append(1), run(work))[1]  # type: ignore[method-assign]
+    await asyncio.sleep(0.5)
+    assert asked == []
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def test_another_process_leads_when_the_leader_is_gone(tmp_path: Path) -> None:
+    stores = [SqliteStore(tmp_path / "s.db") for _ in range(2)]
+    recorders = [Recorder(), Recorder()]
+    managers = [
+        Manager(Resources(store), [recorder], lease_ttl_s=0.6)
+        for store, recorder in zip(stores, recorders, strict=True)
+    ]
+    running = [asyncio.create_task(managers[0].run())]
+    await until(lambda: managers[0].leading)
+    running.append(asyncio.create_task(managers[1].run()))
+    await asyncio.sleep(0.3)
+    assert not managers[1].leading
+    running[0].cancel()
+    await asyncio.gather(running[0], return_exceptions=True)
+    began = time.monotonic()
+    await until(lambda: managers[1].leading)
+    assert time.monotonic() - began < 1.5
+    running[1].cancel()
+    await asyncio.gather(running[1], return_exceptions=True)
+    for store in stores:
+        await store.close()
+
+
+async def test_controllers_survive_a_store_that_is_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
+    resources = Resources(store)
+    acquire = resources.acquire
+
+    async def full(*_: Any) -> None:
+        raise ResourceExhausted("the volume is full", reason="DISK_FULL")
+
+    monkeypatch.setattr(resources, "acquire", full)
+    manager = Manager(resources, [recorder], lease_ttl_s=0.3)
+    running = asyncio.create_task(manager.run())
+    await asyncio.sleep(0.2)
+    assert not running.done()
+    monkeypatch.setattr(resources, "acquire", acquire)
+    await until(lambda: manager.leading)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()

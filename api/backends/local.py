@@ -11,14 +11,16 @@ from api.backends.base import Observed, Target
 from api.errors import Unavailable
 
 TIMEOUT_S = 5.0
+SHOWN = 200
 
 
 class LocalBackend:
     """Talks to `python -m serving.server` at `url` with the platform's token."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._url = url
-        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"})
+        headers = {"Authorization": f"Bearer {token}"}
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, headers=headers, transport=transport)
 
     def url(self) -> str:
         """Return the base URL of predictions."""
@@ -38,7 +40,10 @@ class LocalBackend:
         answer = await self._call("GET", deployment)
         if answer.status_code == 404:
             return None
-        found = answer.json()
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise Unavailable(f"the inference server at {self._url} answered no JSON: {answer.text[:SHOWN]}") from error
         return Observed(
             state=found["state"],
             current=(found.get("current") or {}).get("revision", ""),
@@ -64,5 +69,5 @@ class LocalBackend:
         except httpx.HTTPError as error:
             raise Unavailable(f"the inference server at {self._url} does not answer") from error
         if answer.status_code >= 400 and answer.status_code != 404:
-            raise Unavailable(f"the inference server answered {answer.status_code}: {answer.text[:200]}")
+            raise Unavailable(f"the inference server answered {answer.status_code}: {answer.text[:SHOWN]}")
         return answer

@@ -1,0 +1,47 @@
+"""Files that Airflow parses: whole, only written when they change, and never outside their folders."""
+
+import ast
+from pathlib import Path
+
+from api.config import Config
+from api.manifests import Manifests
+
+PIPELINE = {"project": "flights", "name": "train", "params": {"rows": 1}}
+
+
+def test_an_unchanged_manifest_is_not_written_again(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, projects_root=tmp_path)
+    manifests = Manifests(config)
+    assert manifests.write_pipeline(PIPELINE)
+    path = config.manifests_path / "flights" / "train.json"
+    before = path.stat()
+    assert not manifests.write_pipeline(PIPELINE)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert manifests.write_pipeline({**PIPELINE, "params": {"rows": 2}})
+    assert path.stat().st_ino != before.st_ino, "it is replaced, not written over"
+    assert [file.name for file in path.parent.iterdir()] == ["train.json"]
+
+
+def test_a_project_file_is_python_that_names_its_project(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, projects_root=tmp_path)
+    manifests = Manifests(config)
+    assert manifests.write_project("my-flights.v2")
+    assert not manifests.write_project("my-flights.v2")
+    text = (config.dags_path / "my-flights.v2.py").read_text()
+    ast.parse(text)
+    assert 'dags_of_project("my-flights.v2")' in text
+
+
+def test_removing_twice_is_no_error_and_leaves_nothing(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, projects_root=tmp_path)
+    manifests = Manifests(config)
+    manifests.write_project("flights")
+    manifests.write_pipeline(PIPELINE)
+    manifests.write_trigger({**PIPELINE, "pipeline": "train", "name": "nightly"})
+    assert manifests.remove_trigger("flights", "train", "nightly")
+    assert not manifests.remove_trigger("flights", "train", "nightly")
+    assert manifests.remove_pipeline("flights", "train")
+    assert not manifests.remove_pipeline("flights", "train")
+    manifests.remove_project("flights")
+    manifests.remove_project("flights")
+    assert not list(tmp_path.rglob("*flights*"))

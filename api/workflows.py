@@ -194,6 +194,13 @@ _RULES = {
 }
 
 
+def schema_of(schema: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Return a parameter's schema with its default, if the template's value is one: a placeholder is not."""
+    if default is None or not jsonschema.Draft202012Validator(schema).is_valid(default):
+        return dict(schema)
+    return {**schema, "default": default}
+
+
 def missing_params(schemas: Mapping[str, Any], values: Mapping[str, Any], path: str) -> list[FieldViolation]:
     """Return the parameters that have no value and may not be null."""
     return [

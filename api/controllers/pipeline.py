@@ -20,6 +20,7 @@ from api.workflows import (
     nearest,
     param_faults,
     parse,
+    schema_of,
     spec_hash,
     typed,
 )
@@ -125,7 +126,7 @@ class PipelineController:
             text = f"spec.manifest.file_path {workflow.template[:64]!r} is no template{hint}"
             raise NotFound(text) if self._are_all(found) else Unavailable(f"{text} (Airflow may still be reading them)")
         params = (await self._platform.airflow.dag(workflow.template)).params
-        return {name: param.get("schema") or {} for name, param in params.items()}
+        return {name: schema_of(param.get("schema") or {}, param.get("value")) for name, param in params.items()}
 
     def _are_all(self, found: set[str]) -> bool:
         """Whether the templates have stayed the same for a while: Airflow shows one after another when it starts."""

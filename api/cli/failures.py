@@ -55,7 +55,9 @@ def api_lines(error: ApiError) -> list[str]:
     """Return a refusal as lines: what, then each field."""
     fields = [f"  {violation.field}: {violation.description}" for violation in error.violations]
     reason = f" ({error.reason})" if error.reason not in ("", error.code) else ""
-    return [f"ma: {error.message}{reason}", *fields]
+    # A message that only lists the fields is not repeated before them.
+    listed = error.violations and all(violation.field in error.message for violation in error.violations)
+    return [f"ma: {'these fields are wrong' if listed else error.message}{reason}", *fields]
 
 
 def _usage(error: Any) -> list[str]:

@@ -139,12 +139,12 @@ def _modules() -> Iterator[Any]:
 
 def _kind(service: ServiceDescriptor) -> Kind:
     name = service.name.removesuffix("Service")
-    resource = next(
+    resource: Any = next(
         field.message_type
         for field in service.methods_by_name[f"Create{name}"].input_type.fields
         if field.message_type is not None and field.message_type.name == name
     )
-    listing = service.methods_by_name[f"List{name}"].output_type.fields[0].message_type
+    listing: Any = service.methods_by_name[f"List{name}"].output_type.fields[0].message_type
     own: Any = resource.GetOptions()
     declared = own.Extensions[options.resource]
     singular = declared.singular or snake(name)

@@ -74,8 +74,9 @@ def _rules(field: FieldDescriptor) -> list[Any]:
 
 
 def _message(message: Message, path: str) -> Iterator[FieldViolation]:
-    yield from _oneofs(message, message.DESCRIPTOR, path)
-    for field in message.DESCRIPTOR.fields:
+    descriptor: Any = message.DESCRIPTOR
+    yield from _oneofs(message, descriptor, path)
+    for field in descriptor.fields:
         here = f"{path}.{field.name}"
         for rule in _rules(field):
             yield from _field(message, field, rule, here)
@@ -94,7 +95,8 @@ def _oneofs(message: Message, descriptor: Descriptor, path: str) -> Iterator[Fie
 def _nested(message: Message, field: FieldDescriptor, path: str) -> Iterator[FieldViolation]:
     value = getattr(message, field.name)
     if is_map(field):
-        if field.message_type.fields_by_name["value"].message_type is not None:
+        entry: Any = field.message_type
+        if entry.fields_by_name["value"].message_type is not None:
             for key, item in value.items():
                 yield from _message(item, f"{path}[{shown(key)}]")
     elif field.is_repeated:

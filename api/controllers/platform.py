@@ -32,7 +32,7 @@ class Platform:
     async def project_root(self, project: str) -> Path:
         """Return the folder of a project's code: its root_dir below MA_PROJECTS_ROOT, never above it."""
         found = await self.resources.get("Project", project, project)
-        root = (self.config.projects_root / found.spec.root_dir.lstrip("/")).resolve()
+        root: Path = (self.config.projects_root / found.spec.root_dir.lstrip("/")).resolve()
         if not root.is_relative_to(self.config.projects_root.resolve()):
             raise NotFound(
                 f"spec.root_dir {found.spec.root_dir[:64]!r} of Project {project!r} leaves the projects' root"

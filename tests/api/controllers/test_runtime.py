@@ -130,7 +130,12 @@ async def test_an_idle_manager_asks_the_store_nothing_but_its_lease(tmp_path: Pa
     running = asyncio.create_task(manager.run())
     await until(lambda: manager.leading)
     await asyncio.sleep(0.1)
-    store._run = lambda work: (asked.append(1), run(work))[1]  # type: ignore[method-assign]
+
+    async def counted(work: Any) -> Any:
+        asked.append(1)
+        return await run(work)
+
+    store._run = counted  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
     assert asked == []
     running.cancel()

@@ -115,10 +115,10 @@ class Progress:
 
 def _step_line(step: Any, state: str) -> str:
     seconds = _seconds(step.start_time, step.end_time)
-    took = f"  {output.duration(seconds)}" if step.HasField("end_time") else ""
+    took = f"  {output.duration(seconds)}" if step.HasField("end_time") and state != "SKIPPED" else ""
     tries = f"  try {len(step.attempt_ids)}" if len(step.attempt_ids) > 1 else ""
     message = f"  {step.message}" if step.message else ""
-    return f"  {step.name:<24} {state:<10}{took}{tries}{message}"
+    return f"  {step.name:<24} {state:<10}{took}{tries}{message}".rstrip()
 
 
 def _flat(steps: Any) -> Iterator[Any]:
@@ -186,7 +186,7 @@ async def _print_logs(dag_id: str, run_id: str, step: str) -> None:
     airflow = Airflow(configuration().airflow_url)
     try:
         for task in in_order(await airflow.tasks(dag_id, run_id)):
-            if task.start is None or (step and task.task_id != step):
+            if task.try_number < 1 or (step and task.task_id != step):
                 continue
             mapped = f"[{task.map_index}]" if task.map_index >= 0 else ""
             say(f"==> {task.task_id}{mapped} try {task.try_number}: {task.state} <==")

@@ -81,7 +81,10 @@ def grouped(steps: Sequence[tuple[Task, wire.PipelineRunStepInfo]]) -> list[wire
 
 
 def settle(steps: Iterable[wire.PipelineRunStepInfo], state: Any) -> None:
-    """End the steps of a run that ended in `state`: what still ran shares its end, what had not begun is skipped."""
+    """End the steps of a run that ended in `state`: what still ran shares its end, what had not begun is skipped.
+
+    Airflow calls the tasks of a killed run failed; one that gave no verdict was killed with it.
+    """
     killed = state == wire.PIPELINE_RUN_STATE_KILLED
     for step in steps:
         settle(step.sub_steps, state)
@@ -89,6 +92,8 @@ def settle(steps: Iterable[wire.PipelineRunStepInfo], state: Any) -> None:
             step.state = wire.PIPELINE_RUN_STEP_STATE_KILLED if killed else wire.PIPELINE_RUN_STEP_STATE_FAILED
         elif step.state == wire.PIPELINE_RUN_STEP_STATE_PENDING:
             step.state = wire.PIPELINE_RUN_STEP_STATE_SKIPPED
+        elif killed and step.state == wire.PIPELINE_RUN_STEP_STATE_FAILED and not step.message:
+            step.state = wire.PIPELINE_RUN_STEP_STATE_KILLED
 
 
 def first_failed(steps: Iterable[wire.PipelineRunStepInfo]) -> wire.PipelineRunStepInfo | None:

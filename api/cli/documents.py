@@ -21,7 +21,7 @@ from api.cli.yaml_text import documents as read_yaml
 from api.kinds import GROUP_VERSION, kinds, stamp
 
 STDIN = "-"
-SUFFIXES = {".yaml", ".yml", ".json"}
+SUFFIXES = {".yaml", ".yml"}
 FIRST = ("Project", "ModelFamily", "Cluster", "InferenceServer", "Model", "Pipeline", "Deployment")
 LAST = ("TriggerRun", "PipelineRun")
 

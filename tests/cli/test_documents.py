@@ -246,7 +246,7 @@ def test_one_bad_document_leaves_the_others(tmp_path: Path) -> None:
 def test_a_folder_is_its_yaml_files(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(PROJECT)
     (tmp_path / "a.yml").write_text(PROJECT.replace("shop", "first"))
-    (tmp_path / "request.txt").write_text("no YAML")
+    (tmp_path / "request.json").write_text("{}")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "c.yaml").write_text("nonsense")
     assert [document.where.rsplit("/", 1)[-1] for document in documents.load([str(tmp_path)])] == [

@@ -75,17 +75,23 @@ def belonging(home: Path, recorded: Iterable[ProcessRef]) -> list[psutil.Process
 
 
 def stop(processes: Iterable[psutil.Process], *, grace_s: float) -> int:
-    """Ask processes to end, then make them.  Returns how many had to be killed; none is left."""
-    left = _signal(processes, signal.SIGTERM)
+    """Ask processes to end, then make them.  Returns how many had to be killed; none is left.
+
+    A session's leader is asked before its members: one that sees its children die instead may wait for them in vain.
+    """
+    left = {process.pid: process for process in processes if _lives(process)}
+    asked: set[int] = set()
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
+        due = [pid for pid in left if pid not in asked and (_session(pid) == pid or _session(pid) not in left)]
+        _signal((left[pid] for pid in due), signal.SIGTERM)
+        asked.update(due)
         time.sleep(LOOK_S)
-        left = [process for process in left if _lives(process)]
-    killed = len(left)
-    for process in _signal(left, signal.SIGKILL):
+        left = {pid: process for pid, process in left.items() if _lives(process)}
+    for process in _signal(left.values(), signal.SIGKILL):
         while _lives(process):
             time.sleep(LOOK_S)
-    return killed
+    return len(left)
 
 
 def stop_all(home: Path, recorded: Iterable[ProcessRef], *, grace_s: float) -> int:

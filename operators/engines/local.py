@@ -1,7 +1,8 @@
 """Jobs as processes of this machine, each in a session of its own.  A job outlives the task that submitted it.
 
 A job's folder holds `spec.json`, `process.json` (pid and its start time, so that a recycled pid is no job of ours),
-`log` and, at the end, `result.json`.
+`log` and, at the end, `result.json`.  The job's process inherits the submitter's lock until it has noted itself: a
+submitter that is killed half-way leaves one job, not two.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from operators.engines.base import JobResult, JobSpec, JobState
-from operators.jobs.run import RESULT, SPEC
+from operators.engines.processes import MARK, living, marked, session, stop
+from operators.jobs.run import LOCK, PROCESS, RESULT, SPEC, note_process
 
-PROCESS = "process.json"
 TAKEN = "taken"
 LOG = "log"
 GRACE_S = 2.0
 POLL_S = 0.2
 MOST_LOG_BYTES = 1024 * 1024
+
+# Processes started here: dropping one that runs is a ResourceWarning, and nobody would reap it.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 class LocalEngine:
@@ -44,18 +46,19 @@ class LocalEngine:
     def submit(self, spec: JobSpec) -> None:
         """Start the job's process, once, whoever else submits it at the same moment."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._locked(spec.job_id):
+        with self._locked(spec.job_id) as lock:
             folder = self._folder / spec.job_id
             state = self.result(spec.job_id).state
             if state is JobState.RUNNING or (state is JobState.SUCCEEDED and not (folder / TAKEN).exists()):
                 return
             if folder.exists():
+                self.cancel(spec.job_id)
                 shutil.move(folder, self._archive(spec.job_id))
             folder.mkdir()
             (folder / SPEC).write_text(
                 json.dumps({"job_id": spec.job_id, "program": spec.program, "args": dict(spec.args)})
             )
-            self._start(folder)
+            self._start(folder, lock)
 
     def _archive(self, job_id: str) -> Path:
         number = 1
@@ -64,12 +67,12 @@ class LocalEngine:
         return self._folder / f"{job_id}.{number}"
 
     @contextlib.contextmanager
-    def _locked(self, job_id: str) -> Iterator[None]:
+    def _locked(self, job_id: str) -> Iterator[IO[str]]:
         with (self._folder / f".{job_id}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            yield file
 
-    def _start(self, folder: Path) -> None:
+    def _start(self, folder: Path, lock: IO[str]) -> None:
         with (folder / LOG).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", self.module, str(folder)],
@@ -77,12 +80,11 @@ class LocalEngine:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                pass_fds=(lock.fileno(),),
+                env={**os.environ, "PYTHONUNBUFFERED": "1", MARK: str(folder), LOCK: str(lock.fileno())},
             )
-        started = psutil.Process(process.pid).create_time()
-        temporary = folder / f".{PROCESS}"
-        temporary.write_text(json.dumps({"pid": process.pid, "started": started}))
-        os.replace(temporary, folder / PROCESS)
+        _started[:] = [*(earlier for earlier in _started if earlier.poll() is None), process]
+        note_process(folder, process.pid)
 
     def result(self, job_id: str) -> JobResult:
         """Return how the job stands; what is in `result.json` is final."""
@@ -99,31 +101,22 @@ class LocalEngine:
 
     def _process(self, folder: Path) -> psutil.Process | None:
         noted = _read(folder / PROCESS)
-        if noted is None:
-            return None
-        try:
-            process = psutil.Process(noted["pid"])
-            same = abs(process.create_time() - noted["started"]) < 0.05
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        return living(noted["pid"], noted["started"]) if noted else None
 
     def take(self, job_id: str) -> None:
         """Note that the result was used."""
         (self._folder / job_id / TAKEN).touch()
 
     def cancel(self, job_id: str) -> None:
-        """Stop the session of the job."""
-        process = self._process(self._folder / job_id)
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-            time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            os.killpg(process.pid, signal.SIGKILL)
+        """Stop the job, and what it started in whatever session."""
+        folder = self._folder / job_id
+
+        def members() -> list[psutil.Process]:
+            leader = self._process(folder)
+            own = session(leader.pid) if leader else []
+            return [*own, *(process for process in marked(str(folder)) if process not in own)]
+
+        stop(members, GRACE_S)
 
     def log(self, job_id: str) -> str:
         """Return the end of what the job printed, at most 1 MiB."""
@@ -163,5 +156,6 @@ async def _ended(pid: int) -> None:
 def _read(path: Path) -> Any | None:
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # Files are replaced by rename: one that cannot be read is what a power cut left.
         return None

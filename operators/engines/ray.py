@@ -5,14 +5,13 @@ The driver is a job of the local engine, so that submitting, adopting and cancel
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from operators.engines.local import LocalEngine
-from operators.jobs.run import SPEC, execute, write
+from operators.jobs.run import begin, execute, write
 
 
 class RayEngine(LocalEngine):
@@ -32,7 +31,7 @@ def main(folder: Path) -> int:
     """Start Ray, run the program of the job in `folder` as a task, stop Ray."""
     import ray
 
-    spec = json.loads((folder / SPEC).read_text())
+    spec = begin(folder)
     ray.init(address="local", include_dashboard=False, log_to_driver=True)
     try:
         result = ray.get(ray.remote(max_retries=0)(_on_worker).remote(spec))

@@ -16,10 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from operators.jobs.errors import UserError
 
 SPEC = "spec.json"
 RESULT = "result.json"
+PROCESS = "process.json"
+LOCK = "MA_JOB_LOCK"
 LONGEST_MESSAGE = 2000
 
 
@@ -27,13 +31,13 @@ def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Run the program of `spec` and return what `result.json` holds."""
     try:
         program = importlib.import_module(f"operators.jobs.{spec['program']}")
-        outputs = program.run(spec["args"])
+        outputs = {str(name): str(value) for name, value in program.run(spec["args"]).items()}
     except UserError as error:
         return _failed("user", str(error))
     except Exception as error:
         traceback.print_exc()
         return _failed("system", f"{type(error).__name__}: {error}")
-    return {"state": "SUCCEEDED", "outputs": {str(name): str(value) for name, value in outputs.items()}}
+    return {"state": "SUCCEEDED", "outputs": outputs}
 
 
 def _failed(kind: str, message: str) -> dict[str, Any]:
@@ -41,20 +45,38 @@ def _failed(kind: str, message: str) -> dict[str, Any]:
     return {"state": "FAILED", "error": {"kind": kind, "message": message[:LONGEST_MESSAGE]}}
 
 
+def begin(folder: Path) -> Mapping[str, Any]:
+    """Note this process as the job's, let go of the submitter's lock, and return the spec."""
+    lock = os.environ.pop(LOCK, "")
+    if lock:
+        note_process(folder, os.getpid())
+        os.close(int(lock))
+    spec: Mapping[str, Any] = json.loads((folder / SPEC).read_text())
+    root = spec["args"].get("run", {}).get("root_dir")
+    if root:
+        sys.path.insert(0, root)
+    return spec
+
+
+def note_process(folder: Path, pid: int) -> None:
+    """Write which process works on the job: its pid, and its start time because pids are used again."""
+    _replace(folder / PROCESS, {"pid": pid, "started": psutil.Process(pid).create_time()})
+
+
 def write(folder: Path, result: Mapping[str, Any]) -> None:
     """Write the result so that a reader sees all of it or nothing."""
-    temporary = folder / f".{RESULT}.{os.getpid()}"
-    temporary.write_text(json.dumps(result))
-    os.replace(temporary, folder / RESULT)
+    _replace(folder / RESULT, result)
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)
 
 
 def main(folder: Path) -> int:
     """Run the job in `folder`; the exit status is 0 when it succeeded."""
-    spec = json.loads((folder / SPEC).read_text())
-    root = spec["args"].get("run", {}).get("root_dir")
-    if root:
-        sys.path.insert(0, root)
-    result = execute(spec)
+    result = execute(begin(folder))
     write(folder, result)
     return 0 if result["state"] == "SUCCEEDED" else 1
 

@@ -69,10 +69,13 @@ def _project(name: str, namespace: str) -> Iterator[FieldViolation]:
 
 
 def refuse(found: Sequence[FieldViolation], reason: str = "INVALID_FIELDS") -> None:
-    """Raise InvalidArgument that lists all faults, if there are any."""
+    """Raise InvalidArgument that lists all faults, if there are any.  Faults of one own reason give it to the whole."""
     if not found:
         return
-    if {violation.field for violation in found} <= {"metadata.name", "metadata.namespace"}:
+    own = {violation.reason for violation in found}
+    if len(own) == 1 and "" not in own:
+        (reason,) = own
+    elif {violation.field for violation in found} <= {"metadata.name", "metadata.namespace"}:
         reason = "BAD_NAME"
     listed = "; ".join(f"{violation.field} {violation.description}" for violation in found[:20])
     raise InvalidArgument(listed, reason=reason, violations=found)

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One refused field.  `field`: path such as `spec.tier`; `value`: at most 64 characters, masked when sensitive."""
+    """One refused field.  `field`: path such as `spec.tier`; `value`: at most 64 characters, masked when sensitive.
+
+    reason: stable UPPER_SNAKE where the fault has a name of its own, such as BAD_CRON.
+    """
 
     field: str
     description: str
     value: str = ""
+    reason: str = ""
 
 
 class ApiError(Exception):

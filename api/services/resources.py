@@ -10,20 +10,29 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from api.admission import refuse
 from api.errors import ApiError, FieldViolation, InvalidArgument
 from api.kinds import Kind, kinds
 from api.listing import LARGEST_PAGE, query_of
+from api.representable import faults
 from api.resources import Resources
 from api.services.status import status_of
 from api.store.base import Preconditions
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")
 DRY_RUN_ALL = "All"
+# What the parser says of bytes that are no message, and what that means; the last entry is for all the rest.
+UNREADABLE = {
+    "MaxDepth": ("TOO_DEEP", "it is nested deeper than 100 messages"),
+    "bad UTF-8": ("BAD_TEXT", "a text in it is not UTF-8"),
+    "": ("BAD_MESSAGE", "its bytes cannot be read"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +128,7 @@ def _endpoint(path: str, kind: Kind, method: Any, handler: Handler) -> Any:
         request_id = _request_id(context)
         code = "OK"
         try:
-            answer = await handler(kind, _parse(request_class, raw))
+            answer = await handler(kind, _parse(kind, request_class, raw))
             return answer.SerializeToString()
         except ApiError as error:
             code = error.code
@@ -138,18 +147,20 @@ def _endpoint(path: str, kind: Kind, method: Any, handler: Handler) -> Any:
     return endpoint
 
 
-def _parse(request_class: Any, raw: bytes) -> Any:
+def _parse(kind: Kind, request_class: Any, raw: bytes) -> Any:
     try:
-        return request_class.FromString(raw)
+        request = request_class.FromString(raw)
     except DecodeError as error:
-        raise InvalidArgument(
-            f"the request is no {request_class.DESCRIPTOR.name}: its bytes cannot be read", reason="BAD_MESSAGE"
-        ) from error
+        reason, why = next(told for part, told in UNREADABLE.items() if part in str(error))
+        raise InvalidArgument(f"the request is no {request_class.DESCRIPTOR.name}: {why}", reason=reason) from error
+    # Fields are named as in the object, not as in the request around it.
+    refuse([replace(v, field=v.field.removeprefix(f"{kind.singular}.")) for v in faults(request)])
+    return request
 
 
 def _request_id(context: Any) -> str:
     for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id" and isinstance(value, str) and len(value) <= 128:
+        if key == "x-request-id" and isinstance(value, str) and 0 < len(value) <= 128:
             return value
     return str(uuid.uuid4())
 
@@ -157,7 +168,7 @@ def _request_id(context: Any) -> str:
 async def _abort(context: Any, error: ApiError, request_id: str) -> None:
     status = status_of(error, request_id)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    await context.abort(getattr(grpc.StatusCode, error.code), error.message)
+    await context.abort(getattr(grpc.StatusCode, error.code), status.message)
 
 
 def _named(kind: Kind, request: Any) -> Any:

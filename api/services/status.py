@@ -1,13 +1,23 @@
-"""From the error tree to gRPC: `google.rpc.Status` with reason, field violations and request id."""
+"""From the error tree to gRPC: `google.rpc.Status` with reason, field violations and request id.
+
+Never larger than what every client reads: gRPC drops a response whose metadata exceed 8 KiB, and the reason with it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from api.errors import ApiError
+from api.errors import ApiError, FieldViolation
 
 DOMAIN = "michelangelo.airflow"
+# Together with base64 and the message, which is sent twice, they stay below 8 KiB.
+LONGEST_MESSAGE = 1200
+LONGEST_FIELD = 256
+LONGEST_DESCRIPTION = 400
+MOST_VIOLATION_BYTES = 3000
 
 
 def _packed(message: object) -> AnyMessage:
@@ -17,18 +27,36 @@ def _packed(message: object) -> AnyMessage:
 
 
 def status_of(error: ApiError, request_id: str) -> status_pb2.Status:
-    """Return the wire form of a refusal."""
+    """Return the wire form of a refusal.  Violations that do not fit are counted in a last one of field `*`."""
+    message = shortened(error.message, LONGEST_MESSAGE)
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))]
     if error.violations:
-        details.append(
-            _packed(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-                        for v in error.violations
-                    ]
-                )
-            )
-        )
+        details.append(_packed(_violations(error.violations)))
     details.append(_packed(error_details_pb2.RequestInfo(request_id=request_id)))
-    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=details)
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message, details=details)
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text to `most` bytes as gRPC writes it: what is not printable ASCII takes three for one."""
+    left = most - len("%E2%80%A6")
+    for position, char in enumerate(text[: most + 1]):
+        left -= 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode("utf-8", "replace"))
+        if left < 0:
+            return text[:position] + "…"
+    return text
+
+
+def _violations(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    bad, left = error_details_pb2.BadRequest(), MOST_VIOLATION_BYTES
+    for position, violation in enumerate(violations):
+        added = error_details_pb2.BadRequest.FieldViolation(
+            field=shortened(violation.field, LONGEST_FIELD),
+            description=shortened(violation.description, LONGEST_DESCRIPTION),
+            reason=violation.reason,
+        )
+        left -= added.ByteSize() + 3
+        if left < 0:
+            bad.field_violations.add(field="*", description=f"and {len(violations) - position} more")
+            break
+        bad.field_violations.append(added)
+    return bad

@@ -1,4 +1,4 @@
-"""Bytes and values that are no message of this API: refused by name; the connection stays usable (rows 1-12)."""
+"""Bytes and values that are no message of this API: refused by name; the connection stays usable."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_violations_that_fit_are_all_told(served: Served) -> None:
     assert all(path in refusal.message for path in refusal.paths)
 
 
-@pytest.mark.parametrize("timeout_s", [-1.0, 0.0])
+@pytest.mark.parametrize("timeout_s", [-1.0, -1e9])
 def test_a_passed_deadline_has_no_effect(served: Served, project: str, timeout_s: float) -> None:
     family = kinds()["ModelFamily"].new(project, "late")
     body = request_of("ModelFamily", "Create", model_family=family).SerializeToString()
@@ -257,7 +257,7 @@ def test_the_callers_request_id_comes_back(served: Served) -> None:
     assert refusal.request_id == "mine"
 
 
-@pytest.mark.parametrize("given", ["x" * 10_000, ""])
+@pytest.mark.parametrize("given", ["x" * 1_000, ""])
 def test_a_request_id_that_is_too_long_is_replaced(served: Served, given: str) -> None:
     refusal = served.refused(lambda: served.raw("Project", "Get", b"", metadata=(("x-request-id", given),)))
     assert 0 < len(refusal.request_id) <= 128

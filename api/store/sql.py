@@ -151,12 +151,13 @@ def drop_lease(db: sqlite3.Connection, name: str, holder: str, epoch: int) -> No
 
 def select(db: sqlite3.Connection, kind: str, query: Query, parse: Callable[[str, bytes], Resource]) -> Page:
     """Run a list: all pages of one list show the revision of its first page, or the token has expired."""
-    revision, page_key = db.execute("SELECT revision, page_key FROM counter").fetchone()
+    revision, page_key, compacted = db.execute("SELECT revision, page_key, compacted FROM counter").fetchone()
     offset = query.offset
     if query.start:
         first, offset = _read_token(page_key, query.start, fingerprint(kind, query))
         touched = db.execute("SELECT 1 FROM change WHERE kind = ? AND revision > ? LIMIT 1", (kind, first)).fetchone()
-        if touched:
+        # What was compacted may have been a change of this kind.
+        if touched or first < compacted:
             raise Expired(f"{kind} objects changed since the first page was read: list again")
         revision = first
     where, bound = _where(kind, query)
@@ -237,6 +238,9 @@ def _token(page_key: bytes, revision: int, offset: int, digest: str) -> str:
 def _read_token(page_key: bytes, token: str, digest: str) -> tuple[int, int]:
     try:
         raw = base64.urlsafe_b64decode(token.encode())
+        # The decoder skips what is not of its alphabet: one token has one spelling.
+        if base64.urlsafe_b64encode(raw).decode() != token:
+            raise ValueError
         if not hmac.compare_digest(raw[:16], hmac.digest(page_key, raw[16:], "sha256")[:16]):
             raise ValueError
         revision, offset, belongs = json.loads(raw[16:])

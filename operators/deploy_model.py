@@ -27,7 +27,7 @@ class DeployModelOperator(BaseOperator):
     template_fields: Sequence[str] = ("deployment", "model")
 
     def __init__(self, *, deployment: str, model: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(multiple_outputs=True, **kwargs)
         self.deployment = deployment
         self.model = model
 
@@ -35,15 +35,15 @@ class DeployModelOperator(BaseOperator):
         """Set the desired revision and wait outside of a worker."""
         context["ti"].xcom_push(key="inputs", value={"deployment": self.deployment, "model": self.model})
         outputs = {"deployment": self.deployment, "revision": self.model}
-        if not self.deployment:
-            return outputs
-        namespace = run_of(context)["project"]
-        self._desire(context, namespace)
-        self.defer(
-            trigger=RolloutTrigger(namespace=namespace, deployment=self.deployment, revision=self.model),
-            method_name="resume",
-            kwargs={"outputs": outputs},
-        )
+        if self.deployment:
+            namespace = run_of(context)["project"]
+            self._desire(context, namespace)
+            self.defer(
+                trigger=RolloutTrigger(namespace=namespace, deployment=self.deployment, revision=self.model),
+                method_name="resume",
+                kwargs={"outputs": outputs},
+            )
+        return outputs
 
     def _desire(self, context: Any, namespace: str) -> None:
         with client() as api:

@@ -13,10 +13,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from operators.engines import engine as engine_of
-from operators.engines.base import JobResult, JobSpec, JobState
+from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.triggers import JobTrigger
 
 MOST_LOG_LINES = 2000
+# A job's id names a folder and a lock beside it: file names have at most 255 bytes.
+LONGEST_NAME = 100
 
 
 class JobFailed(AirflowException):
@@ -30,8 +32,10 @@ class JobOperator(BaseOperator):
     ui_color = "#e8f1fb"
 
     def __init__(self, *, engine: str = "local", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Each output is an XCom of its own too: `train.output["model_uri"]` is how a later stage names it.
+        super().__init__(multiple_outputs=True, **kwargs)
         self.engine = engine
+        self._killed = False
 
     def job(self, context: Any) -> JobSpec:
         """Return what to run.  Pure: no I/O."""
@@ -45,8 +49,11 @@ class JobOperator(BaseOperator):
         """Submit the job, or find the one that an earlier try submitted, and wait for it outside of a worker."""
         spec = self.job(context)
         context["ti"].xcom_push(key="inputs", value={k: v for k, v in spec.args.items() if k != "run"})
-        engine = engine_of(self.engine)
+        engine = self._engine()
         engine.submit(spec)
+        if self._killed:
+            engine.cancel(spec.job_id)
+            raise AirflowFailException("the task was killed while it submitted its job")
         if engine.result(spec.job_id).state is JobState.RUNNING:
             self.log.info("job %s runs on engine %s", spec.job_id, self.engine)
             self.defer(trigger=JobTrigger(engine=self.engine, job_id=spec.job_id), method_name="resume")
@@ -58,7 +65,7 @@ class JobOperator(BaseOperator):
 
     def finish(self, context: Any, job_id: str) -> dict[str, str]:
         """Show the job's log and return its outputs.  Raises AirflowFailException when a retry cannot help."""
-        engine = engine_of(self.engine)
+        engine = self._engine()
         for line in engine.log(job_id).splitlines()[-MOST_LOG_LINES:]:
             self.log.info("%s", line)
         result = engine.result(job_id)
@@ -72,28 +79,34 @@ class JobOperator(BaseOperator):
         raise JobFailed(f"job {job_id} is {result.state.value}: {result.message}")
 
     def on_kill(self) -> None:
-        """Stop the job of a killed task."""
+        """Stop the job of a killed task.  A signal's handler: `execute` goes on after it, and must start nothing."""
         from airflow.sdk import get_current_context
 
-        engine_of(self.engine).cancel(job_id(get_current_context()))
+        self._killed = True
+        self._engine().cancel(job_id(get_current_context()))
+
+    def _engine(self) -> Engine:
+        try:
+            return engine_of(self.engine)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from error
 
 
 def job_id(context: Any) -> str:
     """Return the id of a task's job: the same for every try."""
     ti = context["ti"]
     name = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
-    return f"{ti.task_id}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{ti.task_id[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def run_of(context: Any) -> dict[str, str]:
-    """Return what a program is told about the run that it works for."""
+    """Return what a program is told about the run that it works for.  A bare template's run has no pipeline."""
     dag_run = context["dag_run"]
     owner = (dag_run.conf or {}).get("ma") or {}
-    project, _, pipeline = context["ti"].dag_id.partition(".")
     described = context["dag"].params.get("ma") or {}
     return {
-        "project": project,
-        "pipeline": pipeline,
+        "project": str(described.get("project", "")),
+        "pipeline": str(described.get("pipeline", "")),
         "pipeline_run": str(owner.get("pipeline_run", "")),
         "uid": str(owner.get("owner_uid", "")) or f"{context['ti'].dag_id}/{dag_run.run_id}",
         "dag_id": context["ti"].dag_id,

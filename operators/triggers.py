@@ -17,7 +17,7 @@ class JobTrigger(BaseTrigger):
     """Fires when a job no longer runs.  Stops the job when a person kills the task, not when the triggerer restarts."""
 
     def __init__(self, *, engine: str, job_id: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.engine = engine
         self.job_id = job_id
 
@@ -28,7 +28,7 @@ class JobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job."""
         found = await engine(self.engine).wait(self.job_id)
-        yield TriggerEvent({"job_id": self.job_id, "state": found.state.value})
+        yield TriggerEvent({"job_id": self.job_id, "state": found.state.value})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the job."""
@@ -39,7 +39,7 @@ class RolloutTrigger(BaseTrigger):
     """Fires when a deployment serves a revision, or has refused it."""
 
     def __init__(self, *, namespace: str, deployment: str, revision: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.namespace = namespace
         self.deployment = deployment
         self.revision = revision
@@ -56,6 +56,6 @@ class RolloutTrigger(BaseTrigger):
         while True:
             done, message = await asyncio.to_thread(rollout, self.namespace, self.deployment, self.revision)
             if done is not None:
-                yield TriggerEvent({"complete": done, "message": message})
+                yield TriggerEvent({"complete": done, "message": message})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(ROLLOUT_LOOK_S)

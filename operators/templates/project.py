@@ -51,7 +51,12 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
-    described = {"root_dir": manifest["root_dir"], "revision": manifest["revision"]}
+    described = {
+        "project": manifest["project"],
+        "pipeline": manifest["name"],
+        "root_dir": manifest["root_dir"],
+        "revision": manifest["revision"],
+    }
     settings: dict[str, Any] = {
         "tags": ["pipeline", manifest["type"].lower(), f"template:{manifest['template']}", *tags],
         "doc_md": _doc(manifest),

@@ -25,18 +25,27 @@ class _ConditionStatus:
 class _ConditionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConditionStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CONDITION_STATUS_UNKNOWN: _ConditionStatus.ValueType  # 0
+    """Not known (yet)."""
     CONDITION_STATUS_TRUE: _ConditionStatus.ValueType  # 1
+    """It holds."""
     CONDITION_STATUS_FALSE: _ConditionStatus.ValueType  # 2
+    """It does not hold."""
 
-class ConditionStatus(_ConditionStatus, metaclass=_ConditionStatusEnumTypeWrapper): ...
+class ConditionStatus(_ConditionStatus, metaclass=_ConditionStatusEnumTypeWrapper):
+    """The truth of a condition."""
 
 CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 0
+"""Not known (yet)."""
 CONDITION_STATUS_TRUE: ConditionStatus.ValueType  # 1
+"""It holds."""
 CONDITION_STATUS_FALSE: ConditionStatus.ValueType  # 2
+"""It does not hold."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
+    """One thing that is true, false or not yet known of a resource."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
@@ -47,13 +56,21 @@ class Condition(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     type: _builtins.str
+    """What is judged, for example `Succeeded`; unique within one list."""
     status: Global___ConditionStatus.ValueType
+    """The verdict; default unknown."""
     reason: _builtins.str
+    """One CamelCase word for maintainers and programs; may be empty."""
     message: _builtins.str
+    """A sentence for users; empty when there is nothing to tell."""
     last_updated_timestamp: _builtins.int
+    """When `status` last flipped, in milliseconds since 1970 UTC."""
     observed_generation: _builtins.int
+    """`metadata.generation` of the resource that was judged; 0 if it does not matter."""
     @_builtins.property
-    def metadata(self) -> _any_pb2.Any: ...
+    def metadata(self) -> _any_pb2.Any:
+        """State private to whoever keeps the condition; unset by default."""
+
     def __init__(
         self,
         *,

@@ -30,7 +30,8 @@ class _SortOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortOrder.V
     SORT_ORDER_ASC: _SortOrder.ValueType  # 1
     SORT_ORDER_DESC: _SortOrder.ValueType  # 2
 
-class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper): ...
+class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper):
+    """The direction of a sort; INVALID sorts ascending."""
 
 SORT_ORDER_INVALID: SortOrder.ValueType  # 0
 SORT_ORDER_ASC: SortOrder.ValueType  # 1
@@ -46,7 +47,8 @@ class _LogicalOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Logic
     LOGICAL_OPERATOR_AND: _LogicalOperator.ValueType  # 0
     LOGICAL_OPERATOR_OR: _LogicalOperator.ValueType  # 1
 
-class LogicalOperator(_LogicalOperator, metaclass=_LogicalOperatorEnumTypeWrapper): ...
+class LogicalOperator(_LogicalOperator, metaclass=_LogicalOperatorEnumTypeWrapper):
+    """How criteria and nested operations are joined; default AND."""
 
 LOGICAL_OPERATOR_AND: LogicalOperator.ValueType  # 0
 LOGICAL_OPERATOR_OR: LogicalOperator.ValueType  # 1
@@ -71,7 +73,8 @@ class _CriterionOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cri
     CRITERION_OPERATOR_IS_NULL: _CriterionOperator.ValueType  # 10
     CRITERION_OPERATOR_IS_NOT_NULL: _CriterionOperator.ValueType  # 11
 
-class CriterionOperator(_CriterionOperator, metaclass=_CriterionOperatorEnumTypeWrapper): ...
+class CriterionOperator(_CriterionOperator, metaclass=_CriterionOperatorEnumTypeWrapper):
+    """How a field is compared with a value."""
 
 CRITERION_OPERATOR_INVALID: CriterionOperator.ValueType  # 0
 CRITERION_OPERATOR_EQUAL: CriterionOperator.ValueType  # 1
@@ -89,12 +92,16 @@ Global___CriterionOperator: _TypeAlias = CriterionOperator  # noqa: Y015
 
 @_typing.final
 class OrderBy(_message.Message):
+    """One key of a sort."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
     DIR_FIELD_NUMBER: _builtins.int
     field: _builtins.str
+    """Path of a base field or an indexed field, for example `metadata.creation_timestamp`; required."""
     dir: Global___SortOrder.ValueType
+    """The direction; default ascending."""
     def __init__(
         self,
         *,
@@ -111,12 +118,16 @@ Global___OrderBy: _TypeAlias = OrderBy  # noqa: Y015
 
 @_typing.final
 class PaginationSpec(_message.Message):
+    """Which page is wanted."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
+    """How many results are skipped first; default 0."""
     limit: _builtins.int
+    """The most results of one answer; 0 leaves it to the server."""
     def __init__(
         self,
         *,
@@ -133,15 +144,21 @@ Global___PaginationSpec: _TypeAlias = PaginationSpec  # noqa: Y015
 
 @_typing.final
 class Criterion(_message.Message):
+    """One comparison."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_NAME_FIELD_NUMBER: _builtins.int
     MATCH_VALUE_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     field_name: _builtins.str
+    """Path of a base field or an indexed field; required."""
     operator: Global___CriterionOperator.ValueType
+    """The comparison; INVALID is refused."""
     @_builtins.property
-    def match_value(self) -> _any_pb2.Any: ...
+    def match_value(self) -> _any_pb2.Any:
+        """The value as a wrapper message, for example StringValue; unset for IS_NULL and IS_NOT_NULL."""
+
     def __init__(
         self,
         *,
@@ -159,16 +176,23 @@ Global___Criterion: _TypeAlias = Criterion  # noqa: Y015
 
 @_typing.final
 class CriterionOperation(_message.Message):
+    """A tree of comparisons; an empty one matches everything."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CRITERION_FIELD_NUMBER: _builtins.int
     LOGICAL_OPERATOR_FIELD_NUMBER: _builtins.int
     SUB_OPERATIONS_FIELD_NUMBER: _builtins.int
     logical_operator: Global___LogicalOperator.ValueType
+    """Joins `criterion` and `sub_operations`; default AND."""
     @_builtins.property
-    def criterion(self) -> _containers.RepeatedCompositeFieldContainer[Global___Criterion]: ...
+    def criterion(self) -> _containers.RepeatedCompositeFieldContainer[Global___Criterion]:
+        """The comparisons of this node; may be empty."""
+
     @_builtins.property
-    def sub_operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionOperation]: ...
+    def sub_operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionOperation]:
+        """Nodes below this one; may be empty."""
+
     def __init__(
         self,
         *,
@@ -186,6 +210,8 @@ Global___CriterionOperation: _TypeAlias = CriterionOperation  # noqa: Y015
 
 @_typing.final
 class ListOptionsExt(_message.Message):
+    """What Kubernetes list options cannot say: comparisons, order, pages, fields to leave out."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_BY_FIELD_NUMBER: _builtins.int
@@ -193,13 +219,21 @@ class ListOptionsExt(_message.Message):
     PAGINATION_FIELD_NUMBER: _builtins.int
     RETURNED_FIELD_SKIP_LIST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def order_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderBy]: ...
+    def order_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderBy]:
+        """Sort keys, the first one weighs most; default: the order of names."""
+
     @_builtins.property
-    def operation(self) -> Global___CriterionOperation: ...
+    def operation(self) -> Global___CriterionOperation:
+        """Which resources are wanted; unset means all."""
+
     @_builtins.property
-    def pagination(self) -> Global___PaginationSpec: ...
+    def pagination(self) -> Global___PaginationSpec:
+        """Which page is wanted; unset means the first one."""
+
     @_builtins.property
-    def returned_field_skip_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def returned_field_skip_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths of fields that are cleared in every result, for example `status`; default none."""
+
     def __init__(
         self,
         *,

@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ResourceDescriptor(_message.Message):
+    """Marks a message as a kind, a resource that is stored and served."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -32,14 +34,23 @@ class ResourceDescriptor(_message.Message):
     IMMUTABLE_FIELD_NUMBER: _builtins.int
     CONVERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Plural name; empty means that it is made from the message's name."""
     singular: _builtins.str
+    """Singular name; empty means that it is made from the message's name."""
     scope: _builtins.str
+    """`Namespaced` or `Cluster`; empty means `Namespaced`."""
     immutable: _builtins.bool
+    """Whether the spec stays as it was created; default false."""
     conversion: _builtins.bool
+    """Whether a kind has older forms that are converted to this one; default false."""
     @_builtins.property
-    def short_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def short_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further names that people may type; default none."""
+
     @_builtins.property
-    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Groups that the kind is listed under; default none."""
+
     def __init__(
         self,
         *,
@@ -61,6 +72,8 @@ Global___ResourceDescriptor: _TypeAlias = ResourceDescriptor  # noqa: Y015
 
 @_typing.final
 class ResourceListDescriptor(_message.Message):
+    """Marks a message as the list of a kind."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -76,14 +89,19 @@ Global___ResourceListDescriptor: _TypeAlias = ResourceListDescriptor  # noqa: Y0
 
 @_typing.final
 class IndexDescriptor(_message.Message):
+    """A field that lists can be filtered and sorted by."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     TYPE_OVERRIDE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Where the value lies, for example `spec.type`; required."""
     key: _builtins.str
+    """Name of the index, unique within its kind; required."""
     type_override: _builtins.str
+    """SQL type of the column in place of the usual one; empty by default."""
     def __init__(
         self,
         *,
@@ -101,10 +119,13 @@ Global___IndexDescriptor: _TypeAlias = IndexDescriptor  # noqa: Y015
 
 @_typing.final
 class RelationshipDescriptor(_message.Message):
+    """A field by which one kind belongs to another."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Where the reference lies; required."""
     def __init__(
         self,
         *,
@@ -120,14 +141,19 @@ Global___RelationshipDescriptor: _TypeAlias = RelationshipDescriptor  # noqa: Y0
 
 @_typing.final
 class GroupInfo(_message.Message):
+    """The Kubernetes group and version that a file belongs to."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     HUB_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Group, for example `michelangelo.api`."""
     version: _builtins.str
+    """Version of the file, for example `v2`."""
     hub_version: _builtins.str
+    """Version that is stored and that others are converted to."""
     def __init__(
         self,
         *,
@@ -145,12 +171,16 @@ Global___GroupInfo: _TypeAlias = GroupInfo  # noqa: Y015
 
 @_typing.final
 class ResourceIdentifier(_message.Message):
+    """A reference to a resource by its name."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Project of the referee; empty means that of the resource which refers."""
     name: _builtins.str
+    """Name of the referee; empty means that nothing is referred to."""
     def __init__(
         self,
         *,
@@ -167,6 +197,8 @@ Global___ResourceIdentifier: _TypeAlias = ResourceIdentifier  # noqa: Y015
 
 @_typing.final
 class Validation(_message.Message):
+    """A rule that a field's value must keep; several rules on one field must all hold."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MIN_FIELD_NUMBER: _builtins.int
@@ -197,35 +229,65 @@ class Validation(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     min: _builtins.str
+    """Least number, written as text; empty sets no bound."""
     max: _builtins.str
+    """Greatest number, written as text; empty sets no bound."""
     max_items: _builtins.str
+    """Most elements of a list or a map; empty sets no bound."""
     min_items: _builtins.str
+    """Fewest elements of a list or a map; empty sets no bound."""
     unique_items: _builtins.bool
+    """Whether equal elements are refused; default false."""
     max_length: _builtins.str
+    """Most characters; empty sets no bound."""
     min_length: _builtins.str
+    """Fewest characters; empty sets no bound."""
     pattern: _builtins.str
+    """RE2 expression that a text must match; empty matches all."""
     not_pattern: _builtins.str
+    """RE2 expression that a text must not match; empty refuses none."""
     optional: _builtins.bool
+    """True lets the field stay empty even where other rules would refuse that."""
     required: _builtins.bool
+    """True refuses a field that is not set or is empty."""
     excl_max: _builtins.bool
+    """Whether `max` itself is refused too; default false."""
     excl_min: _builtins.bool
+    """Whether `min` itself is refused too; default false."""
     msg: _builtins.str
+    """What to answer instead of the usual text; empty by default."""
     uuid: _builtins.bool
+    """Whether the text must be a UUID; default false."""
     email: _builtins.bool
+    """Whether the text must be an e-mail address; default false."""
     uri: _builtins.bool
+    """Whether the text must be a URI; default false."""
     ipv4: _builtins.bool
+    """Whether the text must be an IPv4 address; default false."""
     ipv6: _builtins.bool
+    """Whether the text must be an IPv6 address; default false."""
     ip: _builtins.bool
+    """Whether the text must be an IP address of either version; default false."""
     hostname: _builtins.bool
+    """Whether the text must be a host name; default false."""
     host_address: _builtins.bool
+    """Whether the text must be a host name or an IP address; default false."""
     @_builtins.property
-    def not_in(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def not_in(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Values that are refused, as text; default none."""
+
     @_builtins.property
-    def items(self) -> Global___Validation: ...
+    def items(self) -> Global___Validation:
+        """Rule for each element of a list; unset by default."""
+
     @_builtins.property
-    def keys(self) -> Global___Validation: ...
+    def keys(self) -> Global___Validation:
+        """Rule for each key of a map; unset by default."""
+
     @_builtins.property
-    def values(self) -> Global___Validation: ...
+    def values(self) -> Global___Validation:
+        """Rule for each value of a map; unset by default."""
+
     def __init__(
         self,
         *,
@@ -268,10 +330,13 @@ Global___Validation: _TypeAlias = Validation  # noqa: Y015
 
 @_typing.final
 class ResourceReference(_message.Message):
+    """The kind that a field refers to."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
     type: _builtins.str
+    """Group and kind, for example `michelangelo/Revision`."""
     def __init__(
         self,
         *,
@@ -303,19 +368,36 @@ REQUIRED_FIELD_NUMBER: _builtins.int
 OPTIONAL_FIELD_NUMBER: _builtins.int
 ENUM_RENAME_TO_FIELD_NUMBER: _builtins.int
 resource_list: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___ResourceListDescriptor]
+"""Present on the list message of a kind."""
 resource: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___ResourceDescriptor]
+"""Present on a kind."""
 index: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _containers.RepeatedCompositeFieldContainer[Global___IndexDescriptor]]
+"""The indexes of a kind."""
 no_default: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
+"""Whether empty fields of the message are left out when it is stored; default false."""
 relationship: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _containers.RepeatedCompositeFieldContainer[Global___RelationshipDescriptor]]
+"""The references by which a kind belongs to others."""
 rename_to: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
+"""Name of the message in the stored version; empty means the same."""
 ignore_unmapped_hub_fields: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
+"""Stored fields that need no counterpart in this version."""
 group_info: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FileOptions, Global___GroupInfo]
+"""The group and version of the file."""
 validation: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _containers.RepeatedCompositeFieldContainer[Global___Validation]]
+"""The rules that a value must keep."""
 resource_reference: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___ResourceReference]
+"""The kind that the field names."""
 external_storage: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the value is kept beside the resource, since it may be large; default false."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the value must be hidden from logs and answers; default false."""
 ignore_unmapped: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the field needs no counterpart in the stored version; default false."""
 field_rename_to: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""Name of the field in the stored version; empty means the same."""
 required: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.OneofOptions, _builtins.bool]
+"""Whether one member must be set; default false."""
 optional: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.OneofOptions, _builtins.bool]
+"""Whether all members may be unset; default false."""
 enum_rename_to: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumOptions, _builtins.str]
+"""Name of the enum in the stored version; empty means the same."""

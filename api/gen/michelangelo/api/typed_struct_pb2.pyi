@@ -19,13 +19,18 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TypedStruct(_message.Message):
+    """JSON that knows its type; packed into an Any where a schema of its own would be too rigid."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_URL_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     type_url: _builtins.str
+    """Name of the type, for example `michelangelo.airflow/Template`; required."""
     @_builtins.property
-    def value(self) -> _struct_pb2.Struct: ...
+    def value(self) -> _struct_pb2.Struct:
+        """The JSON object; unset means an empty one."""
+
     def __init__(
         self,
         *,

@@ -34,7 +34,8 @@ class _CachedOutputTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cach
     CACHED_OUTPUT_TYPE_TRAINING_CKPT: _CachedOutputType.ValueType  # 3
     CACHED_OUTPUT_TYPE_RAW_MODEL: _CachedOutputType.ValueType  # 4
 
-class CachedOutputType(_CachedOutputType, metaclass=_CachedOutputTypeEnumTypeWrapper): ...
+class CachedOutputType(_CachedOutputType, metaclass=_CachedOutputTypeEnumTypeWrapper):
+    """What was kept of a step."""
 
 CACHED_OUTPUT_TYPE_INVALID: CachedOutputType.ValueType  # 0
 CACHED_OUTPUT_TYPE_VARIABLE: CachedOutputType.ValueType  # 1
@@ -52,7 +53,8 @@ class _StorageTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StorageTy
     STORAGE_TYPE_INVALID: _StorageType.ValueType  # 0
     STORAGE_TYPE_S3: _StorageType.ValueType  # 1
 
-class StorageType(_StorageType, metaclass=_StorageTypeEnumTypeWrapper): ...
+class StorageType(_StorageType, metaclass=_StorageTypeEnumTypeWrapper):
+    """The store that holds the bytes."""
 
 STORAGE_TYPE_INVALID: StorageType.ValueType  # 0
 STORAGE_TYPE_S3: StorageType.ValueType  # 1
@@ -72,7 +74,8 @@ class _VariableTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Variable
     VARIABLE_TYPE_SPARK_ML_PIPELINE_MODEL: _VariableType.ValueType  # 5
     VARIABLE_TYPE_PARAMS: _VariableType.ValueType  # 6
 
-class VariableType(_VariableType, metaclass=_VariableTypeEnumTypeWrapper): ...
+class VariableType(_VariableType, metaclass=_VariableTypeEnumTypeWrapper):
+    """How a kept value is encoded."""
 
 VARIABLE_TYPE_INVALID: VariableType.ValueType  # 0
 VARIABLE_TYPE_CUSTOM: VariableType.ValueType  # 1
@@ -85,15 +88,21 @@ Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
 @_typing.final
 class VariableSpec(_message.Message):
+    """A value that a step returned."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Name of the value within its step."""
     type: Global___VariableType.ValueType
+    """Encoding of the bytes."""
     @_builtins.property
-    def metadata(self) -> _struct_pb2.Struct: ...
+    def metadata(self) -> _struct_pb2.Struct:
+        """What a reader needs beside the type; may be empty."""
+
     def __init__(
         self,
         *,
@@ -111,13 +120,18 @@ Global___VariableSpec: _TypeAlias = VariableSpec  # noqa: Y015
 
 @_typing.final
 class CheckpointSpec(_message.Message):
+    """A point from which training or a transformation can go on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Name of the checkpoint within its step."""
     @_builtins.property
-    def metadata(self) -> _struct_pb2.Struct: ...
+    def metadata(self) -> _struct_pb2.Struct:
+        """What a reader needs to load it; may be empty."""
+
     def __init__(
         self,
         *,
@@ -134,10 +148,13 @@ Global___CheckpointSpec: _TypeAlias = CheckpointSpec  # noqa: Y015
 
 @_typing.final
 class RawModelSpec(_message.Message):
+    """A trained model before it is packaged."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Name of the model within its step."""
     def __init__(
         self,
         *,
@@ -153,6 +170,8 @@ Global___RawModelSpec: _TypeAlias = RawModelSpec  # noqa: Y015
 
 @_typing.final
 class CachedOutputStatus(_message.Message):
+    """Empty: an output never changes after it is written."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -168,6 +187,8 @@ Global___CachedOutputStatus: _TypeAlias = CachedOutputStatus  # noqa: Y015
 
 @_typing.final
 class CachedOutputSpec(_message.Message):
+    """What was kept, where it lies, and which step made it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
@@ -181,19 +202,33 @@ class CachedOutputSpec(_message.Message):
     CHECKPOINT_SPEC_FIELD_NUMBER: _builtins.int
     RAW_MODEL_SPEC_FIELD_NUMBER: _builtins.int
     type: Global___CachedOutputType.ValueType
+    """What was kept."""
     storage_type: Global___StorageType.ValueType
+    """The store that `storage_uri` points into."""
     storage_uri: _builtins.str
+    """Where the bytes lie."""
     zone: _builtins.str
+    """Data centre zone of the bytes; empty if it does not matter."""
     ttl_in_days: _builtins.int
+    """Days until it may be removed; 0 keeps it."""
     source_pipeline_run_step: _builtins.str
+    """Name of the step that made it."""
     @_builtins.property
-    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier: ...
+    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier:
+        """The run that made it."""
+
     @_builtins.property
-    def variable_spec(self) -> Global___VariableSpec: ...
+    def variable_spec(self) -> Global___VariableSpec:
+        """Set for a value."""
+
     @_builtins.property
-    def checkpoint_spec(self) -> Global___CheckpointSpec: ...
+    def checkpoint_spec(self) -> Global___CheckpointSpec:
+        """Set for a checkpoint."""
+
     @_builtins.property
-    def raw_model_spec(self) -> Global___RawModelSpec: ...
+    def raw_model_spec(self) -> Global___RawModelSpec:
+        """Set for a model."""
+
     def __init__(
         self,
         *,
@@ -220,6 +255,8 @@ Global___CachedOutputSpec: _TypeAlias = CachedOutputSpec  # noqa: Y015
 
 @_typing.final
 class CachedOutput(_message.Message):
+    """Output of a step, kept so that later runs need not make it again; it never changes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -227,13 +264,21 @@ class CachedOutput(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` CachedOutput; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___CachedOutputSpec: ...
+    def spec(self) -> Global___CachedOutputSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___CachedOutputStatus: ...
+    def status(self) -> Global___CachedOutputStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -252,17 +297,25 @@ Global___CachedOutput: _TypeAlias = CachedOutput  # noqa: Y015
 
 @_typing.final
 class CachedOutputList(_message.Message):
+    """A page of CachedOutput resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` CachedOutputList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedOutput]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedOutput]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

@@ -31,7 +31,8 @@ class _LineStyleTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineSty
     LINE_STYLE_TYPE_SOLID: _LineStyleType.ValueType  # 1
     LINE_STYLE_TYPE_DOTTED: _LineStyleType.ValueType  # 2
 
-class LineStyleType(_LineStyleType, metaclass=_LineStyleTypeEnumTypeWrapper): ...
+class LineStyleType(_LineStyleType, metaclass=_LineStyleTypeEnumTypeWrapper):
+    """How a line is drawn."""
 
 LINE_STYLE_TYPE_INVALID: LineStyleType.ValueType  # 0
 LINE_STYLE_TYPE_SOLID: LineStyleType.ValueType  # 1
@@ -48,7 +49,8 @@ class _HistogramTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Histogr
     HISTOGRAM_TYPE_NUMERICAL: _HistogramType.ValueType  # 1
     HISTOGRAM_TYPE_CATEGORICAL: _HistogramType.ValueType  # 2
 
-class HistogramType(_HistogramType, metaclass=_HistogramTypeEnumTypeWrapper): ...
+class HistogramType(_HistogramType, metaclass=_HistogramTypeEnumTypeWrapper):
+    """What the buckets of a histogram stand for."""
 
 HISTOGRAM_TYPE_INVALID: HistogramType.ValueType  # 0
 HISTOGRAM_TYPE_NUMERICAL: HistogramType.ValueType  # 1
@@ -80,7 +82,8 @@ class _ChartTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChartType.V
     CHART_TYPE_FILTER: _ChartType.ValueType  # 16
     CHART_TYPE_FILTER_COLLECTION: _ChartType.ValueType  # 17
 
-class ChartType(_ChartType, metaclass=_ChartTypeEnumTypeWrapper): ...
+class ChartType(_ChartType, metaclass=_ChartTypeEnumTypeWrapper):
+    """Which of a chart's forms is set."""
 
 CHART_TYPE_RICH_INVALID: ChartType.ValueType  # 0
 CHART_TYPE_RICH_TEXT: ChartType.ValueType  # 1
@@ -111,7 +114,8 @@ class _ChartColumnStyleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Char
     CHART_COLUMN_STYLE_INVALID: _ChartColumnStyle.ValueType  # 0
     CHART_COLUMN_STYLE_FULL_ROW: _ChartColumnStyle.ValueType  # 1
 
-class ChartColumnStyle(_ChartColumnStyle, metaclass=_ChartColumnStyleEnumTypeWrapper): ...
+class ChartColumnStyle(_ChartColumnStyle, metaclass=_ChartColumnStyleEnumTypeWrapper):
+    """How much of a row a chart takes."""
 
 CHART_COLUMN_STYLE_INVALID: ChartColumnStyle.ValueType  # 0
 CHART_COLUMN_STYLE_FULL_ROW: ChartColumnStyle.ValueType  # 1
@@ -119,6 +123,8 @@ Global___ChartColumnStyle: _TypeAlias = ChartColumnStyle  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
+    """A choice of rows that a reader can make."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _FilterMode:
@@ -129,12 +135,18 @@ class Filter(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FILTER_MODE_INVALID: Filter._FilterMode.ValueType  # 0
         FILTER_MODE_EAGER: Filter._FilterMode.ValueType  # 1
+        """Before the points are loaded."""
         FILTER_MODE_LAZY: Filter._FilterMode.ValueType  # 2
+        """When the reader chooses."""
 
-    class FilterMode(_FilterMode, metaclass=_FilterModeEnumTypeWrapper): ...
+    class FilterMode(_FilterMode, metaclass=_FilterModeEnumTypeWrapper):
+        """When a filter takes effect."""
+
     FILTER_MODE_INVALID: Filter.FilterMode.ValueType  # 0
     FILTER_MODE_EAGER: Filter.FilterMode.ValueType  # 1
+    """Before the points are loaded."""
     FILTER_MODE_LAZY: Filter.FilterMode.ValueType  # 2
+    """When the reader chooses."""
 
     class _FilterType:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -148,7 +160,9 @@ class Filter(_message.Message):
         FILTER_TYPE_THRESHOLD: Filter._FilterType.ValueType  # 3
         FILTER_TYPE_DATE_RANGE: Filter._FilterType.ValueType  # 4
 
-    class FilterType(_FilterType, metaclass=_FilterTypeEnumTypeWrapper): ...
+    class FilterType(_FilterType, metaclass=_FilterTypeEnumTypeWrapper):
+        """What a reader chooses from."""
+
     FILTER_TYPE_INVALID: Filter.FilterType.ValueType  # 0
     FILTER_TYPE_SEGMENT: Filter.FilterType.ValueType  # 1
     FILTER_TYPE_MULTI_SEGMENT: Filter.FilterType.ValueType  # 2
@@ -168,24 +182,43 @@ class Filter(_message.Message):
     SELECTED_DATE_RANGE_FIELD_NUMBER: _builtins.int
     USE_DYNAMIC_FILTERING_FIELD_NUMBER: _builtins.int
     filter_id: _builtins.str
+    """Identity within the report."""
     filter_name: _builtins.str
+    """Title; may be empty."""
     filter_type: Global___Filter.FilterType.ValueType
+    """What is chosen from."""
     filter_mode: Global___Filter.FilterMode.ValueType
+    """When it takes effect."""
     use_dynamic_filtering: _builtins.bool
+    """Whether the choices follow from the data; default false."""
     @_builtins.property
-    def filter_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def filter_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Numbers to choose from."""
+
     @_builtins.property
-    def segment_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def segment_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts to choose from."""
+
     @_builtins.property
-    def date_range(self) -> _time_pb2.TimeRange: ...
+    def date_range(self) -> _time_pb2.TimeRange:
+        """Span of time to choose within; may be unset."""
+
     @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterCustomOperation]: ...
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterCustomOperation]:
+        """How values are made from the data; may be empty."""
+
     @_builtins.property
-    def selected_filter_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def selected_filter_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Numbers chosen at first; default none."""
+
     @_builtins.property
-    def selected_segment_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def selected_segment_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts chosen at first; default none."""
+
     @_builtins.property
-    def selected_date_range(self) -> _time_pb2.TimeRange: ...
+    def selected_date_range(self) -> _time_pb2.TimeRange:
+        """Span chosen at first; default unset."""
+
     def __init__(
         self,
         *,
@@ -212,14 +245,20 @@ Global___Filter: _TypeAlias = Filter  # noqa: Y015
 
 @_typing.final
 class FilterCollection(_message.Message):
+    """Filters that are shown together."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTERS_FIELD_NUMBER: _builtins.int
     FILTER_LAYOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]: ...
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]:
+        """The filters in order."""
+
     @_builtins.property
-    def filter_layout(self) -> Global___FilterLayout: ...
+    def filter_layout(self) -> Global___FilterLayout:
+        """How they are arranged; may be unset."""
+
     def __init__(
         self,
         *,
@@ -236,13 +275,18 @@ Global___FilterCollection: _TypeAlias = FilterCollection  # noqa: Y015
 
 @_typing.final
 class FilterCustomOperation(_message.Message):
+    """A computation that belongs to a filter."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OP_TYPE_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     op_type: _builtins.str
+    """Its name."""
     @_builtins.property
-    def params(self) -> _struct_pb2.Struct: ...
+    def params(self) -> _struct_pb2.Struct:
+        """Its parameters; may be unset."""
+
     def __init__(
         self,
         *,
@@ -259,6 +303,8 @@ Global___FilterCustomOperation: _TypeAlias = FilterCustomOperation  # noqa: Y015
 
 @_typing.final
 class FilterLayoutSpec(_message.Message):
+    """How one filter is shown."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _FilterSize:
@@ -271,13 +317,16 @@ class FilterLayoutSpec(_message.Message):
         FILTER_SIZE_LARGE: FilterLayoutSpec._FilterSize.ValueType  # 1
         FILTER_SIZE_SMALL: FilterLayoutSpec._FilterSize.ValueType  # 2
 
-    class FilterSize(_FilterSize, metaclass=_FilterSizeEnumTypeWrapper): ...
+    class FilterSize(_FilterSize, metaclass=_FilterSizeEnumTypeWrapper):
+        """How large a filter is shown."""
+
     FILTER_SIZE_INVALID: FilterLayoutSpec.FilterSize.ValueType  # 0
     FILTER_SIZE_LARGE: FilterLayoutSpec.FilterSize.ValueType  # 1
     FILTER_SIZE_SMALL: FilterLayoutSpec.FilterSize.ValueType  # 2
 
     SIZE_FIELD_NUMBER: _builtins.int
     size: Global___FilterLayoutSpec.FilterSize.ValueType
+    """How large it is."""
     def __init__(
         self,
         *,
@@ -293,13 +342,18 @@ Global___FilterLayoutSpec: _TypeAlias = FilterLayoutSpec  # noqa: Y015
 
 @_typing.final
 class FilterLayoutGroup(_message.Message):
+    """Filters under one heading."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_IDS_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
+    """The heading; may be empty."""
     @_builtins.property
-    def filter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def filter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The filters in order."""
+
     def __init__(
         self,
         *,
@@ -316,6 +370,8 @@ Global___FilterLayoutGroup: _TypeAlias = FilterLayoutGroup  # noqa: Y015
 
 @_typing.final
 class FilterLayout(_message.Message):
+    """How filters are arranged."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -342,9 +398,13 @@ class FilterLayout(_message.Message):
     FILTER_GROUPS_FIELD_NUMBER: _builtins.int
     FILTER_ID_TO_LAYOUT_SPEC_MAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def filter_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterLayoutGroup]: ...
+    def filter_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterLayoutGroup]:
+        """The groups in order."""
+
     @_builtins.property
-    def filter_id_to_layout_spec_map(self) -> _containers.MessageMap[_builtins.str, Global___FilterLayoutSpec]: ...
+    def filter_id_to_layout_spec_map(self) -> _containers.MessageMap[_builtins.str, Global___FilterLayoutSpec]:
+        """Look of single filters, by `filter_id`."""
+
     def __init__(
         self,
         *,
@@ -361,6 +421,8 @@ Global___FilterLayout: _TypeAlias = FilterLayout  # noqa: Y015
 
 @_typing.final
 class DataPointSource(_message.Message):
+    """Where points come from."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Type:
@@ -371,12 +433,18 @@ class DataPointSource(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         DATA_POINT_SOURCE_TYPE_INVALID: DataPointSource._Type.ValueType  # 0
         DATA_POINT_SOURCE_TYPE_EMBEDDED: DataPointSource._Type.ValueType  # 1
+        """In the chart itself."""
         DATA_POINT_SOURCE_TYPE_METRIC_STORE: DataPointSource._Type.ValueType  # 2
+        """In a store of metrics that is asked when the chart is shown."""
 
-    class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
+    class Type(_Type, metaclass=_TypeEnumTypeWrapper):
+        """The place of the points."""
+
     DATA_POINT_SOURCE_TYPE_INVALID: DataPointSource.Type.ValueType  # 0
     DATA_POINT_SOURCE_TYPE_EMBEDDED: DataPointSource.Type.ValueType  # 1
+    """In the chart itself."""
     DATA_POINT_SOURCE_TYPE_METRIC_STORE: DataPointSource.Type.ValueType  # 2
+    """In a store of metrics that is asked when the chart is shown."""
 
     @_typing.final
     class PropertiesEntry(_message.Message):
@@ -402,9 +470,13 @@ class DataPointSource(_message.Message):
     QUERY_STRING_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     type: Global___DataPointSource.Type.ValueType
+    """The place of the points."""
     query_string: _builtins.str
+    """What the store is asked; empty for embedded points."""
     @_builtins.property
-    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Settings of the query: name to value."""
+
     def __init__(
         self,
         *,
@@ -422,10 +494,13 @@ Global___DataPointSource: _TypeAlias = DataPointSource  # noqa: Y015
 
 @_typing.final
 class LineStyle(_message.Message):
+    """How one line is drawn."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STYLE_FIELD_NUMBER: _builtins.int
     style: Global___LineStyleType.ValueType
+    """Its stroke."""
     def __init__(
         self,
         *,
@@ -441,6 +516,8 @@ Global___LineStyle: _TypeAlias = LineStyle  # noqa: Y015
 
 @_typing.final
 class Annotation(_message.Message):
+    """A remark within a chart."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ANNOTATION_FIELD_NUMBER: _builtins.int
@@ -449,12 +526,19 @@ class Annotation(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     LINE_STYLES_FIELD_NUMBER: _builtins.int
     annotation: _builtins.str
+    """The text."""
     x: _builtins.float
+    """Where it stands on the x axis."""
     y: _builtins.float
+    """Where it stands on the y axis."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]:
+        """Lines that belong to it; may be empty."""
+
     @_builtins.property
-    def line_styles(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineStyle]: ...
+    def line_styles(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineStyle]:
+        """Styles of `lines`, in the same order; may be empty."""
+
     def __init__(
         self,
         *,
@@ -474,13 +558,18 @@ Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
 
 @_typing.final
 class ChartCellMetaOperation(_message.Message):
+    """A computation that belongs to a cell."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OP_TYPE_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     op_type: _builtins.str
+    """Its name."""
     @_builtins.property
-    def params(self) -> _struct_pb2.Struct: ...
+    def params(self) -> _struct_pb2.Struct:
+        """Its parameters; may be unset."""
+
     def __init__(
         self,
         *,
@@ -497,16 +586,22 @@ Global___ChartCellMetaOperation: _TypeAlias = ChartCellMetaOperation  # noqa: Y0
 
 @_typing.final
 class ChartCellMeta(_message.Message):
+    """What else is known of a cell."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class CellValue(_message.Message):
+        """A further value of a cell."""
+
         DESCRIPTOR: _descriptor.Descriptor
 
         STR_VALUE_FIELD_NUMBER: _builtins.int
         NUMBER_FIELD_NUMBER: _builtins.int
         str_value: _builtins.str
+        """Set for a text."""
         number: _builtins.float
+        """Set for a number."""
         def __init__(
             self,
             *,
@@ -524,9 +619,13 @@ class ChartCellMeta(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     ADDITIONAL_VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellMetaOperation]: ...
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellMetaOperation]:
+        """Computations, for example a format; may be empty."""
+
     @_builtins.property
-    def additional_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellMeta.CellValue]: ...
+    def additional_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellMeta.CellValue]:
+        """Further values; may be empty."""
+
     def __init__(
         self,
         *,
@@ -543,13 +642,18 @@ Global___ChartCellMeta: _TypeAlias = ChartCellMeta  # noqa: Y015
 
 @_typing.final
 class MetaOperation(_message.Message):
+    """A computation that belongs to a whole chart."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OP_TYPE_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     op_type: _builtins.str
+    """Its name."""
     @_builtins.property
-    def params(self) -> _struct_pb2.Struct: ...
+    def params(self) -> _struct_pb2.Struct:
+        """Its parameters; may be unset."""
+
     def __init__(
         self,
         *,
@@ -566,11 +670,15 @@ Global___MetaOperation: _TypeAlias = MetaOperation  # noqa: Y015
 
 @_typing.final
 class Metadata(_message.Message):
+    """What else is known of a chart."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetaOperation]: ...
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetaOperation]:
+        """Computations over all of it; may be empty."""
+
     def __init__(
         self,
         *,
@@ -586,15 +694,21 @@ Global___Metadata: _TypeAlias = Metadata  # noqa: Y015
 
 @_typing.final
 class ChartCellValue(_message.Message):
+    """A text or a number."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STR_VALUE_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     str_value: _builtins.str
+    """The text; empty if it is a number."""
     number: _builtins.float
+    """The number; used when there is no text."""
     @_builtins.property
-    def metadata(self) -> Global___ChartCellMeta: ...
+    def metadata(self) -> Global___ChartCellMeta:
+        """What else is known of it; may be unset."""
+
     def __init__(
         self,
         *,
@@ -612,6 +726,8 @@ Global___ChartCellValue: _TypeAlias = ChartCellValue  # noqa: Y015
 
 @_typing.final
 class ChartDataPoint(_message.Message):
+    """A point."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -640,12 +756,19 @@ class ChartDataPoint(_message.Message):
     FILTER_VALUE_FIELD_NUMBER: _builtins.int
     POINT_METADATA_FIELD_NUMBER: _builtins.int
     x: _builtins.float
+    """Place on the x axis."""
     y: _builtins.float
+    """Place on the y axis."""
     point_label: _builtins.str
+    """Text beside it; may be empty."""
     @_builtins.property
-    def filter_value(self) -> Global___ChartCellValue: ...
+    def filter_value(self) -> Global___ChartCellValue:
+        """What filters compare; may be unset."""
+
     @_builtins.property
-    def point_metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def point_metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else is known of it: name to value."""
+
     def __init__(
         self,
         *,
@@ -665,16 +788,23 @@ Global___ChartDataPoint: _TypeAlias = ChartDataPoint  # noqa: Y015
 
 @_typing.final
 class ChartDataset(_message.Message):
+    """Points that are drawn as one line, one set or one row of bars."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LINE_NAME_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     FILTER_VALUE_FIELD_NUMBER: _builtins.int
     line_name: _builtins.str
+    """Name in the legend."""
     @_builtins.property
-    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataPoint]: ...
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataPoint]:
+        """The points in order."""
+
     @_builtins.property
-    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """What filters compare; may be empty."""
+
     def __init__(
         self,
         *,
@@ -692,6 +822,8 @@ Global___ChartDataset: _TypeAlias = ChartDataset  # noqa: Y015
 
 @_typing.final
 class LineChart(_message.Message):
+    """Lines over two axes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     X_AXIS_FIELD_NUMBER: _builtins.int
@@ -699,11 +831,17 @@ class LineChart(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     x_axis: _builtins.str
+    """Title of the x axis."""
     y_axis: _builtins.str
+    """Title of the y axis."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]:
+        """The lines."""
+
     @_builtins.property
-    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]: ...
+    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]:
+        """Remarks; may be empty."""
+
     def __init__(
         self,
         *,
@@ -722,15 +860,21 @@ Global___LineChart: _TypeAlias = LineChart  # noqa: Y015
 
 @_typing.final
 class PointChart(_message.Message):
+    """Points over two axes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     X_AXIS_FIELD_NUMBER: _builtins.int
     Y_AXIS_FIELD_NUMBER: _builtins.int
     POINT_SETS_FIELD_NUMBER: _builtins.int
     x_axis: _builtins.str
+    """Title of the x axis."""
     y_axis: _builtins.str
+    """Title of the y axis."""
     @_builtins.property
-    def point_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]: ...
+    def point_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]:
+        """The sets of points."""
+
     def __init__(
         self,
         *,
@@ -748,6 +892,8 @@ Global___PointChart: _TypeAlias = PointChart  # noqa: Y015
 
 @_typing.final
 class HistogramBucketSet(_message.Message):
+    """One distribution."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MIN_FIELD_NUMBER: _builtins.int
@@ -763,20 +909,35 @@ class HistogramBucketSet(_message.Message):
     BUCKET_VALUES_FIELD_NUMBER: _builtins.int
     CHART_NAME_FIELD_NUMBER: _builtins.int
     min: _builtins.float
+    """Least value."""
     max: _builtins.float
+    """Greatest value."""
     num: _builtins.float
+    """How many values."""
     sum: _builtins.float
+    """Their sum."""
     sum_squared: _builtins.float
+    """Sum of their squares."""
     std_dev: _builtins.float
+    """Their standard deviation."""
     entropy: _builtins.float
+    """Entropy of the distribution."""
     average: _builtins.float
+    """Their mean."""
     chart_name: _builtins.str
+    """Name in the legend."""
     @_builtins.property
-    def bucket_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def bucket_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Upper limit of each bucket; empty for categories."""
+
     @_builtins.property
-    def bucket_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def bucket_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Name of each bucket; empty for numbers."""
+
     @_builtins.property
-    def bucket_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def bucket_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """How much lies in each bucket."""
+
     def __init__(
         self,
         *,
@@ -803,6 +964,8 @@ Global___HistogramBucketSet: _TypeAlias = HistogramBucketSet  # noqa: Y015
 
 @_typing.final
 class Histogram(_message.Message):
+    """Distributions over common axes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     X_AXIS_FIELD_NUMBER: _builtins.int
@@ -811,12 +974,19 @@ class Histogram(_message.Message):
     HISTOGRAM_TYPE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     x_axis: _builtins.str
+    """Title of the x axis."""
     y_axis: _builtins.str
+    """Title of the y axis."""
     histogram_type: Global___HistogramType.ValueType
+    """What the buckets stand for."""
     @_builtins.property
-    def histograms(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistogramBucketSet]: ...
+    def histograms(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistogramBucketSet]:
+        """The distributions."""
+
     @_builtins.property
-    def metadata(self) -> Global___Metadata: ...
+    def metadata(self) -> Global___Metadata:
+        """What else is known of it; may be unset."""
+
     def __init__(
         self,
         *,
@@ -836,13 +1006,18 @@ Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
 
 @_typing.final
 class Scalar(_message.Message):
+    """One value, written large."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SCALAR_NAME_FIELD_NUMBER: _builtins.int
     CELL_VALUE_FIELD_NUMBER: _builtins.int
     scalar_name: _builtins.str
+    """Its name."""
     @_builtins.property
-    def cell_value(self) -> Global___ChartCellValue: ...
+    def cell_value(self) -> Global___ChartCellValue:
+        """The value."""
+
     def __init__(
         self,
         *,
@@ -859,10 +1034,13 @@ Global___Scalar: _TypeAlias = Scalar  # noqa: Y015
 
 @_typing.final
 class RichText(_message.Message):
+    """A paragraph."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """The text, in Markdown."""
     def __init__(
         self,
         *,
@@ -878,14 +1056,20 @@ Global___RichText: _TypeAlias = RichText  # noqa: Y015
 
 @_typing.final
 class TableRow(_message.Message):
+    """A row of a table."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
     FILTER_VALUE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """The cells in the order of the columns."""
+
     @_builtins.property
-    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """What filters compare; may be empty."""
+
     def __init__(
         self,
         *,
@@ -902,6 +1086,8 @@ Global___TableRow: _TypeAlias = TableRow  # noqa: Y015
 
 @_typing.final
 class Table(_message.Message):
+    """A table."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     COLUMN_NAMES_FIELD_NUMBER: _builtins.int
@@ -910,14 +1096,23 @@ class Table(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Title; may be empty."""
     @_builtins.property
-    def column_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def column_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Titles of the columns."""
+
     @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableRow]: ...
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableRow]:
+        """The rows in order."""
+
     @_builtins.property
-    def metadata(self) -> Global___Metadata: ...
+    def metadata(self) -> Global___Metadata:
+        """What else is known of it; may be unset."""
+
     @_builtins.property
-    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns whose equal values are drawn together; may be empty."""
+
     def __init__(
         self,
         *,
@@ -937,11 +1132,15 @@ Global___Table: _TypeAlias = Table  # noqa: Y015
 
 @_typing.final
 class TableCollection(_message.Message):
+    """Several tables in one place."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TABLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]: ...
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]:
+        """The tables in order."""
+
     def __init__(
         self,
         *,
@@ -957,6 +1156,8 @@ Global___TableCollection: _TypeAlias = TableCollection  # noqa: Y015
 
 @_typing.final
 class BoxPlot(_message.Message):
+    """Five figures of a distribution."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MINIMUM_FIELD_NUMBER: _builtins.int
@@ -965,10 +1166,15 @@ class BoxPlot(_message.Message):
     THIRD_QUARTILE_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     minimum: _builtins.float
+    """Least value."""
     first_quartile: _builtins.float
+    """A quarter lies below it."""
     median: _builtins.float
+    """Half lies below it."""
     third_quartile: _builtins.float
+    """Three quarters lie below it."""
     maximum: _builtins.float
+    """Greatest value."""
     def __init__(
         self,
         *,
@@ -988,11 +1194,15 @@ Global___BoxPlot: _TypeAlias = BoxPlot  # noqa: Y015
 
 @_typing.final
 class MatrixRow(_message.Message):
+    """A row of a matrix."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CELLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """The cells in order."""
+
     def __init__(
         self,
         *,
@@ -1008,16 +1218,23 @@ Global___MatrixRow: _TypeAlias = MatrixRow  # noqa: Y015
 
 @_typing.final
 class Matrix(_message.Message):
+    """Predicted classes against true ones."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MATRIX_ROWS_FIELD_NUMBER: _builtins.int
     FILTER_VALUES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Title; may be empty."""
     @_builtins.property
-    def matrix_rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixRow]: ...
+    def matrix_rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixRow]:
+        """The rows in order."""
+
     @_builtins.property
-    def filter_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def filter_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """What filters compare; may be empty."""
+
     def __init__(
         self,
         *,
@@ -1035,11 +1252,15 @@ Global___Matrix: _TypeAlias = Matrix  # noqa: Y015
 
 @_typing.final
 class MatrixSeries(_message.Message):
+    """Matrices that belong together, for example one a threshold."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MATRICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Matrix]: ...
+    def matrices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Matrix]:
+        """The matrices in order."""
+
     def __init__(
         self,
         *,
@@ -1055,11 +1276,15 @@ Global___MatrixSeries: _TypeAlias = MatrixSeries  # noqa: Y015
 
 @_typing.final
 class ConfusionMatrix(_message.Message):
+    """Confusion of two classes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MATRIX_SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def matrix_series(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSeries]: ...
+    def matrix_series(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatrixSeries]:
+        """The series in order."""
+
     def __init__(
         self,
         *,
@@ -1075,14 +1300,20 @@ Global___ConfusionMatrix: _TypeAlias = ConfusionMatrix  # noqa: Y015
 
 @_typing.final
 class MultiClassConfusionMatrix(_message.Message):
+    """Confusion of many classes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLASS_NAMES_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the classes, for rows and columns alike."""
+
     @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableRow]: ...
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableRow]:
+        """A row for each true class."""
+
     def __init__(
         self,
         *,
@@ -1099,6 +1330,8 @@ Global___MultiClassConfusionMatrix: _TypeAlias = MultiClassConfusionMatrix  # no
 
 @_typing.final
 class BarChart(_message.Message):
+    """Bars over two axes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _StackOrientation:
@@ -1111,7 +1344,9 @@ class BarChart(_message.Message):
         STACK_ORIENTATION_HORIZONTAL: BarChart._StackOrientation.ValueType  # 1
         STACK_ORIENTATION_VERTICAL: BarChart._StackOrientation.ValueType  # 2
 
-    class StackOrientation(_StackOrientation, metaclass=_StackOrientationEnumTypeWrapper): ...
+    class StackOrientation(_StackOrientation, metaclass=_StackOrientationEnumTypeWrapper):
+        """Whether and how bars of one place are joined."""
+
     STACK_ORIENTATION_INVALID: BarChart.StackOrientation.ValueType  # 0
     STACK_ORIENTATION_HORIZONTAL: BarChart.StackOrientation.ValueType  # 1
     STACK_ORIENTATION_VERTICAL: BarChart.StackOrientation.ValueType  # 2
@@ -1121,10 +1356,15 @@ class BarChart(_message.Message):
     BARS_FIELD_NUMBER: _builtins.int
     STACK_ORIENTATION_FIELD_NUMBER: _builtins.int
     x_axis: _builtins.str
+    """Title of the x axis."""
     y_axis: _builtins.str
+    """Title of the y axis."""
     stack_orientation: Global___BarChart.StackOrientation.ValueType
+    """How bars of one place are joined; INVALID leaves them side by side."""
     @_builtins.property
-    def bars(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]: ...
+    def bars(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]:
+        """The rows of bars."""
+
     def __init__(
         self,
         *,
@@ -1143,12 +1383,16 @@ Global___BarChart: _TypeAlias = BarChart  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
+    """A picture."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMG_SRC_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     img_src: _builtins.str
+    """Address of the picture, or its bytes as a data URI."""
     description: _builtins.str
+    """What it shows, for those who cannot see it."""
     def __init__(
         self,
         *,
@@ -1165,14 +1409,20 @@ Global___Image: _TypeAlias = Image  # noqa: Y015
 
 @_typing.final
 class JSONBlock(_message.Message):
+    """JSON, shown as it is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     FILTER_VALUE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def data(self) -> _struct_pb2.Struct: ...
+    def data(self) -> _struct_pb2.Struct:
+        """The object."""
+
     @_builtins.property
-    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]: ...
+    def filter_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartCellValue]:
+        """What filters compare; may be empty."""
+
     def __init__(
         self,
         *,
@@ -1189,6 +1439,8 @@ Global___JSONBlock: _TypeAlias = JSONBlock  # noqa: Y015
 
 @_typing.final
 class TimeSeriesChart(_message.Message):
+    """Lines over time."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     X_AXIS_FIELD_NUMBER: _builtins.int
@@ -1198,14 +1450,23 @@ class TimeSeriesChart(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     x_axis: _builtins.str
+    """Title of the time axis."""
     y_axis: _builtins.str
+    """Title of the y axis."""
     name: _builtins.str
+    """Title; may be empty."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChartDataset]:
+        """The lines; x is in milliseconds since 1970 UTC."""
+
     @_builtins.property
-    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]: ...
+    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]:
+        """Remarks; may be empty."""
+
     @_builtins.property
-    def metadata(self) -> Global___Metadata: ...
+    def metadata(self) -> Global___Metadata:
+        """What else is known of it; may be unset."""
+
     def __init__(
         self,
         *,
@@ -1226,11 +1487,15 @@ Global___TimeSeriesChart: _TypeAlias = TimeSeriesChart  # noqa: Y015
 
 @_typing.final
 class TimeSeriesChartCollection(_message.Message):
+    """Several charts over one time."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TIME_SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def time_series(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeSeriesChart]: ...
+    def time_series(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimeSeriesChart]:
+        """The charts in order."""
+
     def __init__(
         self,
         *,
@@ -1246,6 +1511,8 @@ Global___TimeSeriesChartCollection: _TypeAlias = TimeSeriesChartCollection  # no
 
 @_typing.final
 class LegendLayoutSpec(_message.Message):
+    """How a legend is shown."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Orientation:
@@ -1258,7 +1525,9 @@ class LegendLayoutSpec(_message.Message):
         ORIENTATION_HORIZONTAL: LegendLayoutSpec._Orientation.ValueType  # 1
         ORIENTATION_VERTICAL: LegendLayoutSpec._Orientation.ValueType  # 2
 
-    class Orientation(_Orientation, metaclass=_OrientationEnumTypeWrapper): ...
+    class Orientation(_Orientation, metaclass=_OrientationEnumTypeWrapper):
+        """The direction in which entries follow each other."""
+
     ORIENTATION_INVALID: LegendLayoutSpec.Orientation.ValueType  # 0
     ORIENTATION_HORIZONTAL: LegendLayoutSpec.Orientation.ValueType  # 1
     ORIENTATION_VERTICAL: LegendLayoutSpec.Orientation.ValueType  # 2
@@ -1275,7 +1544,9 @@ class LegendLayoutSpec(_message.Message):
         POSITION_LEFT: LegendLayoutSpec._Position.ValueType  # 3
         POSITION_RIGHT: LegendLayoutSpec._Position.ValueType  # 4
 
-    class Position(_Position, metaclass=_PositionEnumTypeWrapper): ...
+    class Position(_Position, metaclass=_PositionEnumTypeWrapper):
+        """The side of the chart that it stands on."""
+
     POSITION_INVALID: LegendLayoutSpec.Position.ValueType  # 0
     POSITION_TOP: LegendLayoutSpec.Position.ValueType  # 1
     POSITION_BOTTOM: LegendLayoutSpec.Position.ValueType  # 2
@@ -1287,9 +1558,13 @@ class LegendLayoutSpec(_message.Message):
     COLLAPSIBLE_FIELD_NUMBER: _builtins.int
     FILTERABLE_FIELD_NUMBER: _builtins.int
     orientation: Global___LegendLayoutSpec.Orientation.ValueType
+    """The direction of its entries."""
     position: Global___LegendLayoutSpec.Position.ValueType
+    """Its side of the chart."""
     collapsible: _builtins.bool
+    """Whether a reader can fold it; default false."""
     filterable: _builtins.bool
+    """Whether a reader can hide single entries; default false."""
     def __init__(
         self,
         *,
@@ -1308,6 +1583,8 @@ Global___LegendLayoutSpec: _TypeAlias = LegendLayoutSpec  # noqa: Y015
 
 @_typing.final
 class ChartLayoutSpec(_message.Message):
+    """How a chart is placed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IS_INLINE_FIELD_NUMBER: _builtins.int
@@ -1315,10 +1592,15 @@ class ChartLayoutSpec(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     is_inline: _builtins.bool
+    """Whether it stands beside the one before; default false."""
     width: _builtins.str
+    """Width with its unit, as in CSS; empty leaves it to the page."""
     height: _builtins.str
+    """Height with its unit, as in CSS; empty leaves it to the page."""
     @_builtins.property
-    def legend_layout_spec(self) -> Global___LegendLayoutSpec: ...
+    def legend_layout_spec(self) -> Global___LegendLayoutSpec:
+        """Its legend; may be unset."""
+
     def __init__(
         self,
         *,
@@ -1337,6 +1619,8 @@ Global___ChartLayoutSpec: _TypeAlias = ChartLayoutSpec  # noqa: Y015
 
 @_typing.final
 class Chart(_message.Message):
+    """One item of a report; `chart_type` says which of its forms is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHART_TYPE_FIELD_NUMBER: _builtins.int
@@ -1366,51 +1650,97 @@ class Chart(_message.Message):
     FILTER_COLLECTION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     chart_type: Global___ChartType.ValueType
+    """The form that is set."""
     section_id: _builtins.str
+    """Section of the report it belongs to; may be empty."""
     title: _builtins.str
+    """Heading; may be empty."""
     filter_enabled: _builtins.bool
+    """Whether filters of the report apply to it; default false."""
     column_style: Global___ChartColumnStyle.ValueType
+    """How much of a row it takes."""
     description: _builtins.str
+    """What it shows, in words; may be empty."""
     @_builtins.property
-    def line_chart(self) -> Global___LineChart: ...
+    def line_chart(self) -> Global___LineChart:
+        """Form LINE_CHART."""
+
     @_builtins.property
-    def point_chart(self) -> Global___PointChart: ...
+    def point_chart(self) -> Global___PointChart:
+        """Form POINT_CHART."""
+
     @_builtins.property
-    def histogram(self) -> Global___Histogram: ...
+    def histogram(self) -> Global___Histogram:
+        """Form HISTOGRAM."""
+
     @_builtins.property
-    def scalar(self) -> Global___Scalar: ...
+    def scalar(self) -> Global___Scalar:
+        """Form SCALAR."""
+
     @_builtins.property
-    def rich_text(self) -> Global___RichText: ...
+    def rich_text(self) -> Global___RichText:
+        """Form RICH_TEXT."""
+
     @_builtins.property
-    def table(self) -> Global___Table: ...
+    def table(self) -> Global___Table:
+        """Form TABLE."""
+
     @_builtins.property
-    def box_plot(self) -> Global___BoxPlot: ...
+    def box_plot(self) -> Global___BoxPlot:
+        """Form BOX_PLOT."""
+
     @_builtins.property
-    def confusion_matrix(self) -> Global___ConfusionMatrix: ...
+    def confusion_matrix(self) -> Global___ConfusionMatrix:
+        """Form CONFUSION_MATRIX."""
+
     @_builtins.property
-    def multiclass_confusion_matrix(self) -> Global___MultiClassConfusionMatrix: ...
+    def multiclass_confusion_matrix(self) -> Global___MultiClassConfusionMatrix:
+        """Form MULTI_CLASS_CONFUSION_MATRIX."""
+
     @_builtins.property
-    def filter_group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def filter_group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Filters that apply to it, by `filter_id`; empty means all."""
+
     @_builtins.property
-    def bar_chart(self) -> Global___BarChart: ...
+    def bar_chart(self) -> Global___BarChart:
+        """Form BAR_CHART."""
+
     @_builtins.property
-    def chart_layout_spec(self) -> Global___ChartLayoutSpec: ...
+    def chart_layout_spec(self) -> Global___ChartLayoutSpec:
+        """How it is placed; may be unset."""
+
     @_builtins.property
-    def data_point_source(self) -> Global___DataPointSource: ...
+    def data_point_source(self) -> Global___DataPointSource:
+        """Where its points come from; unset means from the chart itself."""
+
     @_builtins.property
-    def image(self) -> Global___Image: ...
+    def image(self) -> Global___Image:
+        """Form IMAGE."""
+
     @_builtins.property
-    def json_block(self) -> Global___JSONBlock: ...
+    def json_block(self) -> Global___JSONBlock:
+        """Form JSON."""
+
     @_builtins.property
-    def table_collection(self) -> Global___TableCollection: ...
+    def table_collection(self) -> Global___TableCollection:
+        """Form TABLE_COLLECTION."""
+
     @_builtins.property
-    def time_series(self) -> Global___TimeSeriesChart: ...
+    def time_series(self) -> Global___TimeSeriesChart:
+        """Form TIME_SERIES."""
+
     @_builtins.property
-    def time_series_collection(self) -> Global___TimeSeriesChartCollection: ...
+    def time_series_collection(self) -> Global___TimeSeriesChartCollection:
+        """Form TIME_SERIES_COLLECTION."""
+
     @_builtins.property
-    def filter(self) -> Global___Filter: ...
+    def filter(self) -> Global___Filter:
+        """Form FILTER."""
+
     @_builtins.property
-    def filter_collection(self) -> Global___FilterCollection: ...
+    def filter_collection(self) -> Global___FilterCollection:
+        """Form FILTER_COLLECTION."""
+
     def __init__(
         self,
         *,

@@ -33,7 +33,8 @@ class _DCTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DCType.ValueTy
     DC_TYPE_CLOUD_GCP: _DCType.ValueType  # 2
     DC_TYPE_CLOUD_OCI: _DCType.ValueType  # 3
 
-class DCType(_DCType, metaclass=_DCTypeEnumTypeWrapper): ...
+class DCType(_DCType, metaclass=_DCTypeEnumTypeWrapper):
+    """Where a cluster stands."""
 
 DC_TYPE_INVALID: DCType.ValueType  # 0
 DC_TYPE_ON_PREM: DCType.ValueType  # 1
@@ -43,6 +44,8 @@ Global___DCType: _TypeAlias = DCType  # noqa: Y015
 
 @_typing.final
 class ClusterSpec(_message.Message):
+    """How a compute cluster is reached and what it is meant for."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _SLAType:
@@ -55,7 +58,9 @@ class ClusterSpec(_message.Message):
         SLA_TYPE_PRODUCTION: ClusterSpec._SLAType.ValueType  # 1
         SLA_TYPE_EPHEMERAL: ClusterSpec._SLAType.ValueType  # 2
 
-    class SLAType(_SLAType, metaclass=_SLATypeEnumTypeWrapper): ...
+    class SLAType(_SLAType, metaclass=_SLATypeEnumTypeWrapper):
+        """How long a cluster is meant to live."""
+
     SLA_TYPE_INVALID: ClusterSpec.SLAType.ValueType  # 0
     SLA_TYPE_PRODUCTION: ClusterSpec.SLAType.ValueType  # 1
     SLA_TYPE_EPHEMERAL: ClusterSpec.SLAType.ValueType  # 2
@@ -66,11 +71,17 @@ class ClusterSpec(_message.Message):
     KUBERNETES_FIELD_NUMBER: _builtins.int
     DC_FIELD_NUMBER: _builtins.int
     sla: Global___ClusterSpec.SLAType.ValueType
+    """What may be expected of it; unset promises nothing."""
     region: _builtins.str
+    """Region of its data centre; may be empty."""
     zone: _builtins.str
+    """Zone within the region; may be empty."""
     dc: Global___DCType.ValueType
+    """Where it stands."""
     @_builtins.property
-    def kubernetes(self) -> _kubernetes_pb2.KubernetesSpec: ...
+    def kubernetes(self) -> _kubernetes_pb2.KubernetesSpec:
+        """Set for a Kubernetes cluster, the one type there is."""
+
     def __init__(
         self,
         *,
@@ -92,11 +103,15 @@ Global___ClusterSpec: _TypeAlias = ClusterSpec  # noqa: Y015
 
 @_typing.final
 class ClusterStatus(_message.Message):
+    """Whether the cluster can take jobs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_CONDITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """`Ready` and `Offline`, with reasons."""
+
     def __init__(
         self,
         *,
@@ -112,6 +127,8 @@ Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 
 @_typing.final
 class Cluster(_message.Message):
+    """A compute cluster that jobs are sent to; it lives in namespace `ma-system`."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -119,13 +136,21 @@ class Cluster(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Cluster; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___ClusterSpec: ...
+    def spec(self) -> Global___ClusterSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___ClusterStatus: ...
+    def status(self) -> Global___ClusterStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -144,17 +169,25 @@ Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
 
 @_typing.final
 class ClusterList(_message.Message):
+    """A page of Cluster resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` ClusterList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

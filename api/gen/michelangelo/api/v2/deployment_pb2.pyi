@@ -37,7 +37,8 @@ class _TargetTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetType
     TARGET_TYPE_MOBILE: _TargetType.ValueType  # 3
     TARGET_TYPE_SELF_HOSTED: _TargetType.ValueType  # 4
 
-class TargetType(_TargetType, metaclass=_TargetTypeEnumTypeWrapper): ...
+class TargetType(_TargetType, metaclass=_TargetTypeEnumTypeWrapper):
+    """Where a deployed model answers."""
 
 TARGET_TYPE_INVALID: TargetType.ValueType  # 0
 TARGET_TYPE_INFERENCE_SERVER: TargetType.ValueType  # 1
@@ -56,7 +57,8 @@ class _DeviceIntegrityLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     DEVICE_INTEGRITY_LEVEL_STRONG: _DeviceIntegrityLevel.ValueType  # 1
     DEVICE_INTEGRITY_LEVEL_STANDARD: _DeviceIntegrityLevel.ValueType  # 2
 
-class DeviceIntegrityLevel(_DeviceIntegrityLevel, metaclass=_DeviceIntegrityLevelEnumTypeWrapper): ...
+class DeviceIntegrityLevel(_DeviceIntegrityLevel, metaclass=_DeviceIntegrityLevelEnumTypeWrapper):
+    """How much a phone must prove about itself before it gets a model."""
 
 DEVICE_INTEGRITY_LEVEL_INVALID: DeviceIntegrityLevel.ValueType  # 0
 DEVICE_INTEGRITY_LEVEL_STRONG: DeviceIntegrityLevel.ValueType  # 1
@@ -72,7 +74,8 @@ class _ShadowMetricTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Shad
     SHADOW_METRIC_TYPE_INVALID: _ShadowMetricType.ValueType  # 0
     SHADOW_METRIC_TYPE_PREDICTION_SCORE_DRIFT_METRIC: _ShadowMetricType.ValueType  # 1
 
-class ShadowMetricType(_ShadowMetricType, metaclass=_ShadowMetricTypeEnumTypeWrapper): ...
+class ShadowMetricType(_ShadowMetricType, metaclass=_ShadowMetricTypeEnumTypeWrapper):
+    """What a shadow is compared by."""
 
 SHADOW_METRIC_TYPE_INVALID: ShadowMetricType.ValueType  # 0
 SHADOW_METRIC_TYPE_PREDICTION_SCORE_DRIFT_METRIC: ShadowMetricType.ValueType  # 1
@@ -90,7 +93,8 @@ class _ShadowMetricThresholdConditionEnumTypeWrapper(_enum_type_wrapper._EnumTyp
     SHADOW_METRIC_THRESHOLD_CONDITION_GREATER_THAN_OR_EQUAL: _ShadowMetricThresholdCondition.ValueType  # 3
     SHADOW_METRIC_THRESHOLD_CONDITION_LESS_THAN_OR_EQUAL: _ShadowMetricThresholdCondition.ValueType  # 4
 
-class ShadowMetricThresholdCondition(_ShadowMetricThresholdCondition, metaclass=_ShadowMetricThresholdConditionEnumTypeWrapper): ...
+class ShadowMetricThresholdCondition(_ShadowMetricThresholdCondition, metaclass=_ShadowMetricThresholdConditionEnumTypeWrapper):
+    """How a shadow metric is held against its threshold."""
 
 SHADOW_METRIC_THRESHOLD_CONDITION_INVALID: ShadowMetricThresholdCondition.ValueType  # 0
 SHADOW_METRIC_THRESHOLD_CONDITION_GREATER_THAN: ShadowMetricThresholdCondition.ValueType  # 1
@@ -118,7 +122,8 @@ class _DeploymentStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deplo
     DEPLOYMENT_STAGE_CLEAN_UP_COMPLETE: _DeploymentStage.ValueType  # 10
     DEPLOYMENT_STAGE_CLEAN_UP_FAILED: _DeploymentStage.ValueType  # 11
 
-class DeploymentStage(_DeploymentStage, metaclass=_DeploymentStageEnumTypeWrapper): ...
+class DeploymentStage(_DeploymentStage, metaclass=_DeploymentStageEnumTypeWrapper):
+    """How far the present rollout, rollback or clean-up has come."""
 
 DEPLOYMENT_STAGE_INVALID: DeploymentStage.ValueType  # 0
 DEPLOYMENT_STAGE_VALIDATION: DeploymentStage.ValueType  # 1
@@ -142,27 +147,40 @@ class _DeploymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deplo
     DESCRIPTOR: _descriptor.EnumDescriptor
     DEPLOYMENT_STATE_INVALID: _DeploymentState.ValueType  # 0
     DEPLOYMENT_STATE_INITIALIZING: _DeploymentState.ValueType  # 1
+    """Its first revision is on the way; nothing answers yet."""
     DEPLOYMENT_STATE_HEALTHY: _DeploymentState.ValueType  # 2
+    """A revision answers."""
     DEPLOYMENT_STATE_UNHEALTHY: _DeploymentState.ValueType  # 3
+    """No revision answers, although one is wanted."""
     DEPLOYMENT_STATE_EMPTY: _DeploymentState.ValueType  # 4
+    """No revision is wanted, none answers."""
 
-class DeploymentState(_DeploymentState, metaclass=_DeploymentStateEnumTypeWrapper): ...
+class DeploymentState(_DeploymentState, metaclass=_DeploymentStateEnumTypeWrapper):
+    """How the deployment is as a whole."""
 
 DEPLOYMENT_STATE_INVALID: DeploymentState.ValueType  # 0
 DEPLOYMENT_STATE_INITIALIZING: DeploymentState.ValueType  # 1
+"""Its first revision is on the way; nothing answers yet."""
 DEPLOYMENT_STATE_HEALTHY: DeploymentState.ValueType  # 2
+"""A revision answers."""
 DEPLOYMENT_STATE_UNHEALTHY: DeploymentState.ValueType  # 3
+"""No revision answers, although one is wanted."""
 DEPLOYMENT_STATE_EMPTY: DeploymentState.ValueType  # 4
+"""No revision is wanted, none answers."""
 Global___DeploymentState: _TypeAlias = DeploymentState  # noqa: Y015
 
 @_typing.final
 class TargetDefinition(_message.Message):
+    """The kind of place a deployment is made for."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
     SUB_TYPE_FIELD_NUMBER: _builtins.int
     type: Global___TargetType.ValueType
+    """Where it answers; INVALID means an inference server."""
     sub_type: _builtins.str
+    """A variety of `type`, for example `realtime-serving`; may be empty."""
     def __init__(
         self,
         *,
@@ -179,10 +197,13 @@ Global___TargetDefinition: _TypeAlias = TargetDefinition  # noqa: Y015
 
 @_typing.final
 class MobileSpec(_message.Message):
+    """A deployment to phones."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LEVEL_FIELD_NUMBER: _builtins.int
     level: Global___DeviceIntegrityLevel.ValueType
+    """Integrity that a device must show."""
     def __init__(
         self,
         *,
@@ -198,14 +219,19 @@ Global___MobileSpec: _TypeAlias = MobileSpec  # noqa: Y015
 
 @_typing.final
 class ShadowMetricDecisionThreshold(_message.Message):
+    """A bound that one column of a shadow metric must keep."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     COLUMN_NAME_FIELD_NUMBER: _builtins.int
     THRESHOLD_VALUE_FIELD_NUMBER: _builtins.int
     THRESHOLD_CONDITION_FIELD_NUMBER: _builtins.int
     column_name: _builtins.str
+    """Column of the prediction that is looked at."""
     threshold_value: _builtins.float
+    """The bound; default 0."""
     threshold_condition: Global___ShadowMetricThresholdCondition.ValueType
+    """On which side of the bound the shadow fails."""
     def __init__(
         self,
         *,
@@ -223,13 +249,18 @@ Global___ShadowMetricDecisionThreshold: _TypeAlias = ShadowMetricDecisionThresho
 
 @_typing.final
 class ShadowComparisonMetric(_message.Message):
+    """A metric of shadow against live predictions, with its bounds."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     METRIC_TYPE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
     metric_type: Global___ShadowMetricType.ValueType
+    """The metric."""
     @_builtins.property
-    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowMetricDecisionThreshold]: ...
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowMetricDecisionThreshold]:
+        """Its bounds; none means that it is reported only."""
+
     def __init__(
         self,
         *,
@@ -246,6 +277,8 @@ Global___ShadowComparisonMetric: _TypeAlias = ShadowComparisonMetric  # noqa: Y0
 
 @_typing.final
 class ShadowSpec(_message.Message):
+    """Sends a copy of live requests to the candidate before anyone sees its answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAFFIC_PERCENTAGE_FIELD_NUMBER: _builtins.int
@@ -254,12 +287,19 @@ class ShadowSpec(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     DRYRUN_FIELD_NUMBER: _builtins.int
     traffic_percentage: _builtins.float
+    """Share of requests that is copied, 0 to 100; default 0."""
     enabled: _builtins.bool
+    """Whether there is a shadow phase; default false."""
     dryrun: _builtins.bool
+    """Whether a bad verdict is only reported; default false."""
     @_builtins.property
-    def duration(self) -> _duration_pb2.Duration: ...
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the comparison runs."""
+
     @_builtins.property
-    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowComparisonMetric]: ...
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowComparisonMetric]:
+        """What the candidate is judged by; may be empty."""
+
     def __init__(
         self,
         *,
@@ -279,6 +319,8 @@ Global___ShadowSpec: _TypeAlias = ShadowSpec  # noqa: Y015
 
 @_typing.final
 class DeploymentSpec(_message.Message):
+    """Which revision of a model should answer, where, and how it gets there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -313,27 +355,49 @@ class DeploymentSpec(_message.Message):
     SHADOW_SPEC_FIELD_NUMBER: _builtins.int
     RESOURCE_LINKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def desired_revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def desired_revision(self) -> _options_pb2.ResourceIdentifier:
+        """The revision that should answer; empty takes the deployment out of service."""
+
     @_builtins.property
-    def inference_server(self) -> _options_pb2.ResourceIdentifier: ...
+    def inference_server(self) -> _options_pb2.ResourceIdentifier:
+        """The server that answers."""
+
     @_builtins.property
-    def mobile_spec(self) -> Global___MobileSpec: ...
+    def mobile_spec(self) -> Global___MobileSpec:
+        """Set instead of a server for phones."""
+
     @_builtins.property
-    def selector(self) -> _generated_pb2.LabelSelector: ...
+    def selector(self) -> _generated_pb2.LabelSelector:
+        """Labels of the instances that take part; unset means all."""
+
     @_builtins.property
-    def deletion_spec(self) -> Global___DeletionSpec: ...
+    def deletion_spec(self) -> Global___DeletionSpec:
+        """Takes the deployment out of service without deleting the resource."""
+
     @_builtins.property
-    def strategy(self) -> Global___DeploymentStrategy: ...
+    def strategy(self) -> Global___DeploymentStrategy:
+        """How traffic moves to a new revision; unset replaces all at once, after it is ready."""
+
     @_builtins.property
-    def definition(self) -> Global___TargetDefinition: ...
+    def definition(self) -> Global___TargetDefinition:
+        """The kind of target; unset means an inference server."""
+
     @_builtins.property
-    def model_family(self) -> _options_pb2.ResourceIdentifier: ...
+    def model_family(self) -> _options_pb2.ResourceIdentifier:
+        """Family that every deployed revision belongs to; may be empty."""
+
     @_builtins.property
-    def owner(self) -> _user_pb2.UserInfo: ...
+    def owner(self) -> _user_pb2.UserInfo:
+        """Who answers for it; may be empty."""
+
     @_builtins.property
-    def shadow_spec(self) -> Global___ShadowSpec: ...
+    def shadow_spec(self) -> Global___ShadowSpec:
+        """A shadow phase before traffic moves; unset means none."""
+
     @_builtins.property
-    def resource_links(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def resource_links(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pages about it: title to URL."""
+
     def __init__(
         self,
         *,
@@ -361,10 +425,13 @@ Global___DeploymentSpec: _TypeAlias = DeploymentSpec  # noqa: Y015
 
 @_typing.final
 class ZonalUpdate(_message.Message):
+    """One zone after the other."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_PERIOD_IN_SECONDS_FIELD_NUMBER: _builtins.int
     rollout_period_in_seconds: _builtins.float
+    """Wait between two zones, in seconds; default 0."""
     def __init__(
         self,
         *,
@@ -380,12 +447,16 @@ Global___ZonalUpdate: _TypeAlias = ZonalUpdate  # noqa: Y015
 
 @_typing.final
 class BlastUpdate(_message.Message):
+    """Everywhere at once, for emergencies."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WITH_ROLLBACK_TRIGGER_FIELD_NUMBER: _builtins.int
     ISSUE_LINK_FIELD_NUMBER: _builtins.int
     with_rollback_trigger: _builtins.bool
+    """Whether bad health still takes it back; default false."""
     issue_link: _builtins.str
+    """Why it was necessary."""
     def __init__(
         self,
         *,
@@ -402,10 +473,13 @@ Global___BlastUpdate: _TypeAlias = BlastUpdate  # noqa: Y015
 
 @_typing.final
 class RedBlackUpdate(_message.Message):
+    """A full second set beside the first, then one switch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ZONAL_PARALLEL_FIELD_NUMBER: _builtins.int
     zonal_parallel: _builtins.bool
+    """Whether all zones switch together; default false, one by one."""
     def __init__(
         self,
         *,
@@ -421,10 +495,13 @@ Global___RedBlackUpdate: _TypeAlias = RedBlackUpdate  # noqa: Y015
 
 @_typing.final
 class RollingUpdate(_message.Message):
+    """A share of the instances at a time."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INCREMENT_PERCENTAGE_FIELD_NUMBER: _builtins.int
     increment_percentage: _builtins.int
+    """That share, in percent; 0 leaves it to the server."""
     def __init__(
         self,
         *,
@@ -440,12 +517,16 @@ Global___RollingUpdate: _TypeAlias = RollingUpdate  # noqa: Y015
 
 @_typing.final
 class SubZonalUpdate(_message.Message):
+    """A share of one zone at a time."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INCREMENT_FIELD_NUMBER: _builtins.int
     ROLLOUT_PERIOD_IN_SECONDS_FIELD_NUMBER: _builtins.int
     increment: _builtins.int
+    """That share in percent, 10 to 40."""
     rollout_period_in_seconds: _builtins.float
+    """Wait between two shares, in seconds; default 0."""
     def __init__(
         self,
         *,
@@ -462,11 +543,15 @@ Global___SubZonalUpdate: _TypeAlias = SubZonalUpdate  # noqa: Y015
 
 @_typing.final
 class DisaggregatedUpdate(_message.Message):
+    """Steps with a strategy of their own, one after the other."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STEPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___DisaggregatedUpdateStep]: ...
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___DisaggregatedUpdateStep]:
+        """The steps in order."""
+
     def __init__(
         self,
         *,
@@ -482,6 +567,8 @@ Global___DisaggregatedUpdate: _TypeAlias = DisaggregatedUpdate  # noqa: Y015
 
 @_typing.final
 class DisaggregatedUpdateStep(_message.Message):
+    """One environment of a disaggregated rollout."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
@@ -489,12 +576,19 @@ class DisaggregatedUpdateStep(_message.Message):
     SUB_ZONAL_FIELD_NUMBER: _builtins.int
     BLAST_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
+    """Name of the environment."""
     @_builtins.property
-    def zonal(self) -> Global___ZonalUpdate: ...
+    def zonal(self) -> Global___ZonalUpdate:
+        """Set to go zone by zone."""
+
     @_builtins.property
-    def sub_zonal(self) -> Global___SubZonalUpdate: ...
+    def sub_zonal(self) -> Global___SubZonalUpdate:
+        """Set to go share by share within a zone."""
+
     @_builtins.property
-    def blast(self) -> Global___BlastUpdate: ...
+    def blast(self) -> Global___BlastUpdate:
+        """Set to change the environment at once."""
+
     def __init__(
         self,
         *,
@@ -515,6 +609,8 @@ Global___DisaggregatedUpdateStep: _TypeAlias = DisaggregatedUpdateStep  # noqa: 
 
 @_typing.final
 class DeploymentStrategy(_message.Message):
+    """How traffic moves to a new revision; exactly one must be chosen."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ZONAL_FIELD_NUMBER: _builtins.int
@@ -523,15 +619,25 @@ class DeploymentStrategy(_message.Message):
     ROLLING_FIELD_NUMBER: _builtins.int
     DISAGGREGATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def zonal(self) -> Global___ZonalUpdate: ...
+    def zonal(self) -> Global___ZonalUpdate:
+        """Zone by zone."""
+
     @_builtins.property
-    def blast(self) -> Global___BlastUpdate: ...
+    def blast(self) -> Global___BlastUpdate:
+        """Everywhere at once."""
+
     @_builtins.property
-    def red_black(self) -> Global___RedBlackUpdate: ...
+    def red_black(self) -> Global___RedBlackUpdate:
+        """A second set, then one switch."""
+
     @_builtins.property
-    def rolling(self) -> Global___RollingUpdate: ...
+    def rolling(self) -> Global___RollingUpdate:
+        """Share by share."""
+
     @_builtins.property
-    def disaggregated(self) -> Global___DisaggregatedUpdate: ...
+    def disaggregated(self) -> Global___DisaggregatedUpdate:
+        """Environment by environment."""
+
     def __init__(
         self,
         *,
@@ -553,6 +659,8 @@ Global___DeploymentStrategy: _TypeAlias = DeploymentStrategy  # noqa: Y015
 
 @_typing.final
 class DeploymentStatus(_message.Message):
+    """What answers now, what is on the way, and what went wrong."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -585,18 +693,31 @@ class DeploymentStatus(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     CONDITIONS_SNAPSHOT_FIELD_NUMBER: _builtins.int
     state: Global___DeploymentState.ValueType
+    """How it is as a whole."""
     message: _builtins.str
+    """What is wrong, for users; empty when all is well."""
     stage: Global___DeploymentStage.ValueType
+    """How far the present change has come."""
     @_builtins.property
-    def candidate_revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def candidate_revision(self) -> _options_pb2.ResourceIdentifier:
+        """The revision on its way in, or the one that was refused; empty when there is none."""
+
     @_builtins.property
-    def current_revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def current_revision(self) -> _options_pb2.ResourceIdentifier:
+        """The revision that answers; empty when none does."""
+
     @_builtins.property
-    def provider_status(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
+    def provider_status(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]:
+        """What the serving backend keeps for itself, by backend."""
+
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings of the rollout, `Serving` among them."""
+
     @_builtins.property
-    def conditions_snapshot(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def conditions_snapshot(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """`conditions` as they were when the last rollout failed."""
+
     def __init__(
         self,
         *,
@@ -619,10 +740,13 @@ Global___DeploymentStatus: _TypeAlias = DeploymentStatus  # noqa: Y015
 
 @_typing.final
 class DeletionSpec(_message.Message):
+    """The wish to be taken out of service."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
+    """Whether it is wished; default false."""
     def __init__(
         self,
         *,
@@ -638,6 +762,8 @@ Global___DeletionSpec: _TypeAlias = DeletionSpec  # noqa: Y015
 
 @_typing.final
 class Deployment(_message.Message):
+    """Keeps one revision of a model answering predictions under a fixed name."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -645,13 +771,21 @@ class Deployment(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Deployment; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___DeploymentSpec: ...
+    def spec(self) -> Global___DeploymentSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___DeploymentStatus: ...
+    def status(self) -> Global___DeploymentStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -670,17 +804,25 @@ Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
 
 @_typing.final
 class DeploymentList(_message.Message):
+    """A page of Deployment resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` DeploymentList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

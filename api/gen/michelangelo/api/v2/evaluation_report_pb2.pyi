@@ -32,7 +32,8 @@ class _EvaluationReportSourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWra
     EVALUATION_REPORT_SOURCE_TYPE_CUSTOM_CREATED: _EvaluationReportSourceType.ValueType  # 1
     EVALUATION_REPORT_SOURCE_TYPE_PIPELINE_RUN: _EvaluationReportSourceType.ValueType  # 2
 
-class EvaluationReportSourceType(_EvaluationReportSourceType, metaclass=_EvaluationReportSourceTypeEnumTypeWrapper): ...
+class EvaluationReportSourceType(_EvaluationReportSourceType, metaclass=_EvaluationReportSourceTypeEnumTypeWrapper):
+    """Who wrote a report."""
 
 EVALUATION_REPORT_SOURCE_TYPE_INVALID: EvaluationReportSourceType.ValueType  # 0
 EVALUATION_REPORT_SOURCE_TYPE_CUSTOM_CREATED: EvaluationReportSourceType.ValueType  # 1
@@ -41,6 +42,8 @@ Global___EvaluationReportSourceType: _TypeAlias = EvaluationReportSourceType  # 
 
 @_typing.final
 class EvaluationReportStatus(_message.Message):
+    """Empty: a report never changes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -56,6 +59,8 @@ Global___EvaluationReportStatus: _TypeAlias = EvaluationReportStatus  # noqa: Y0
 
 @_typing.final
 class EvaluationReportSpec(_message.Message):
+    """Charts, the filters over them, and the run they come from."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TITLE_FIELD_NUMBER: _builtins.int
@@ -68,20 +73,35 @@ class EvaluationReportSpec(_message.Message):
     SEALED_FIELD_NUMBER: _builtins.int
     SOURCE_PIPELINE_FIELD_NUMBER: _builtins.int
     title: _builtins.str
+    """Heading; may be empty."""
     source_type: Global___EvaluationReportSourceType.ValueType
+    """Who wrote it."""
     sealed: _builtins.bool
+    """Whether it is a record that must be kept; default false."""
     @_builtins.property
-    def charts(self) -> _containers.RepeatedCompositeFieldContainer[_chart_pb2.Chart]: ...
+    def charts(self) -> _containers.RepeatedCompositeFieldContainer[_chart_pb2.Chart]:
+        """The charts in reading order."""
+
     @_builtins.property
-    def filters(self) -> _containers.RepeatedCompositeFieldContainer[_chart_pb2.Filter]: ...
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[_chart_pb2.Filter]:
+        """Filters that apply to the whole report; may be empty."""
+
     @_builtins.property
-    def data_point_source(self) -> _chart_pb2.DataPointSource: ...
+    def data_point_source(self) -> _chart_pb2.DataPointSource:
+        """Where the points come from if they are not in the charts."""
+
     @_builtins.property
-    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier: ...
+    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier:
+        """The run that wrote it; empty for a report made by hand."""
+
     @_builtins.property
-    def filter_layout(self) -> _chart_pb2.FilterLayout: ...
+    def filter_layout(self) -> _chart_pb2.FilterLayout:
+        """How the filters are arranged; unset leaves it to the page."""
+
     @_builtins.property
-    def source_pipeline(self) -> _options_pb2.ResourceIdentifier: ...
+    def source_pipeline(self) -> _options_pb2.ResourceIdentifier:
+        """Pipeline of that run."""
+
     def __init__(
         self,
         *,
@@ -105,6 +125,8 @@ Global___EvaluationReportSpec: _TypeAlias = EvaluationReportSpec  # noqa: Y015
 
 @_typing.final
 class EvaluationReport(_message.Message):
+    """How good a model or data set is, as charts and numbers; it never changes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -112,13 +134,21 @@ class EvaluationReport(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` EvaluationReport; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___EvaluationReportSpec: ...
+    def spec(self) -> Global___EvaluationReportSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___EvaluationReportStatus: ...
+    def status(self) -> Global___EvaluationReportStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -137,17 +167,25 @@ Global___EvaluationReport: _TypeAlias = EvaluationReport  # noqa: Y015
 
 @_typing.final
 class EvaluationReportList(_message.Message):
+    """A page of EvaluationReport resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` EvaluationReportList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationReport]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationReport]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

@@ -18,12 +18,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CommitInfo(_message.Message):
+    """A commit in the project's repository."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     GIT_REF_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
     git_ref: _builtins.str
+    """Commit hash, tag or other ref; required."""
     branch: _builtins.str
+    """The branch it was made on; required."""
     def __init__(
         self,
         *,

@@ -33,13 +33,18 @@ class _TenancyTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TenancyTy
     DESCRIPTOR: _descriptor.EnumDescriptor
     TENANCY_TYPE_INVALID: _TenancyType.ValueType  # 0
     TENANCY_TYPE_DEDICATED: _TenancyType.ValueType  # 1
+    """One project alone."""
     TENANCY_TYPE_MULTI_TENANT: _TenancyType.ValueType  # 2
+    """Several projects; who pays is told by `owner_spec`."""
 
-class TenancyType(_TenancyType, metaclass=_TenancyTypeEnumTypeWrapper): ...
+class TenancyType(_TenancyType, metaclass=_TenancyTypeEnumTypeWrapper):
+    """Who may share a server."""
 
 TENANCY_TYPE_INVALID: TenancyType.ValueType  # 0
 TENANCY_TYPE_DEDICATED: TenancyType.ValueType  # 1
+"""One project alone."""
 TENANCY_TYPE_MULTI_TENANT: TenancyType.ValueType  # 2
+"""Several projects; who pays is told by `owner_spec`."""
 Global___TenancyType: _TypeAlias = TenancyType  # noqa: Y015
 
 class _BackendType:
@@ -54,7 +59,8 @@ class _BackendTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendTy
     BACKEND_TYPE_DYNAMO: _BackendType.ValueType  # 3
     BACKEND_TYPE_TORCHSERVE: _BackendType.ValueType  # 4
 
-class BackendType(_BackendType, metaclass=_BackendTypeEnumTypeWrapper): ...
+class BackendType(_BackendType, metaclass=_BackendTypeEnumTypeWrapper):
+    """The software that answers predictions."""
 
 BACKEND_TYPE_INVALID: BackendType.ValueType  # 0
 BACKEND_TYPE_TRITON: BackendType.ValueType  # 1
@@ -79,7 +85,8 @@ class _InferenceServerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     INFERENCE_SERVER_STATE_DELETING: _InferenceServerState.ValueType  # 7
     INFERENCE_SERVER_STATE_DELETED: _InferenceServerState.ValueType  # 8
 
-class InferenceServerState(_InferenceServerState, metaclass=_InferenceServerStateEnumTypeWrapper): ...
+class InferenceServerState(_InferenceServerState, metaclass=_InferenceServerStateEnumTypeWrapper):
+    """Where a server is in its life."""
 
 INFERENCE_SERVER_STATE_INVALID: InferenceServerState.ValueType  # 0
 INFERENCE_SERVER_STATE_INITIALIZED: InferenceServerState.ValueType  # 1
@@ -94,12 +101,16 @@ Global___InferenceServerState: _TypeAlias = InferenceServerState  # noqa: Y015
 
 @_typing.final
 class ServingSpec(_message.Message):
+    """The software of a server."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     CONTAINER_BUILD_TEMPLATE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """Release or commit to run; empty leaves the choice to the backend."""
     container_build_template: _builtins.str
+    """Template of the image; empty means the backend's own."""
     def __init__(
         self,
         *,
@@ -116,13 +127,18 @@ Global___ServingSpec: _TypeAlias = ServingSpec  # noqa: Y015
 
 @_typing.final
 class OwnerSpec(_message.Message):
+    """Whom a server's capacity is counted for."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OWNER_INFO_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     tier: _builtins.int
+    """How important it is, 1 is most; 0 means not told."""
     @_builtins.property
-    def owner_info(self) -> _project_pb2.OwnerInfo: ...
+    def owner_info(self) -> _project_pb2.OwnerInfo:
+        """Team and people; may be unset."""
+
     def __init__(
         self,
         *,
@@ -139,16 +155,23 @@ Global___OwnerSpec: _TypeAlias = OwnerSpec  # noqa: Y015
 
 @_typing.final
 class InitSpec(_message.Message):
+    """What a server starts with; later changes are not its business."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESOURCE_SPEC_FIELD_NUMBER: _builtins.int
     SERVING_SPEC_FIELD_NUMBER: _builtins.int
     NUM_INSTANCES_FIELD_NUMBER: _builtins.int
     num_instances: _builtins.int
+    """How many instances; 0 leaves it to the backend."""
     @_builtins.property
-    def resource_spec(self) -> _pod_pb2.ResourceSpec: ...
+    def resource_spec(self) -> _pod_pb2.ResourceSpec:
+        """Processors, memory and accelerators of an instance; unset leaves them to the backend."""
+
     @_builtins.property
-    def serving_spec(self) -> Global___ServingSpec: ...
+    def serving_spec(self) -> Global___ServingSpec:
+        """The software; unset leaves it to the backend."""
+
     def __init__(
         self,
         *,
@@ -166,10 +189,13 @@ Global___InitSpec: _TypeAlias = InitSpec  # noqa: Y015
 
 @_typing.final
 class DecomSpec(_message.Message):
+    """The wish to shut a server down."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DECOMMISSION_FIELD_NUMBER: _builtins.int
     decommission: _builtins.bool
+    """Whether it is wished; default false."""
     def __init__(
         self,
         *,
@@ -185,13 +211,18 @@ Global___DecomSpec: _TypeAlias = DecomSpec  # noqa: Y015
 
 @_typing.final
 class ClusterTarget(_message.Message):
+    """A cluster that the server has instances in."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     KUBERNETES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    """Name of the cluster, unique within one server."""
     @_builtins.property
-    def kubernetes(self) -> _kubernetes_pb2.ConnectionSpec: ...
+    def kubernetes(self) -> _kubernetes_pb2.ConnectionSpec:
+        """How its Kubernetes API is reached."""
+
     def __init__(
         self,
         *,
@@ -210,6 +241,8 @@ Global___ClusterTarget: _TypeAlias = ClusterTarget  # noqa: Y015
 
 @_typing.final
 class InferenceServerSpec(_message.Message):
+    """What a serving fleet is made of and who owns it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANCY_TYPE_FIELD_NUMBER: _builtins.int
@@ -220,17 +253,29 @@ class InferenceServerSpec(_message.Message):
     BACKEND_TYPE_FIELD_NUMBER: _builtins.int
     CLUSTER_TARGETS_FIELD_NUMBER: _builtins.int
     tenancy_type: Global___TenancyType.ValueType
+    """Who may share it."""
     backend_type: Global___BackendType.ValueType
+    """The software that answers."""
     @_builtins.property
-    def owner_spec(self) -> Global___OwnerSpec: ...
+    def owner_spec(self) -> Global___OwnerSpec:
+        """Whom its capacity is counted for; may be unset for a dedicated server."""
+
     @_builtins.property
-    def init_spec(self) -> Global___InitSpec: ...
+    def init_spec(self) -> Global___InitSpec:
+        """What it starts with; unset leaves all to the backend."""
+
     @_builtins.property
-    def decom_spec(self) -> Global___DecomSpec: ...
+    def decom_spec(self) -> Global___DecomSpec:
+        """Shuts it down without deleting the resource; unset by default."""
+
     @_builtins.property
-    def owner(self) -> _user_pb2.UserInfo: ...
+    def owner(self) -> _user_pb2.UserInfo:
+        """Who changed it last."""
+
     @_builtins.property
-    def cluster_targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterTarget]: ...
+    def cluster_targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterTarget]:
+        """Clusters it spreads over; none means the place where the platform runs."""
+
     def __init__(
         self,
         *,
@@ -252,6 +297,8 @@ Global___InferenceServerSpec: _TypeAlias = InferenceServerSpec  # noqa: Y015
 
 @_typing.final
 class ClusterTargetStatus(_message.Message):
+    """How one cluster's part of a server is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
@@ -259,10 +306,15 @@ class ClusterTargetStatus(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    """The cluster."""
     state: Global___InferenceServerState.ValueType
+    """Where this part is in its life."""
     message: _builtins.str
+    """What is wrong, for users; empty when all is well."""
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings about this part."""
+
     def __init__(
         self,
         *,
@@ -281,6 +333,8 @@ Global___ClusterTargetStatus: _TypeAlias = ClusterTargetStatus  # noqa: Y015
 
 @_typing.final
 class InferenceServerStatus(_message.Message):
+    """Whether the fleet answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INFERENCE_SERVER_ID_FIELD_NUMBER: _builtins.int
@@ -293,17 +347,29 @@ class InferenceServerStatus(_message.Message):
     AVAILABLE_ENVIRONMENTS_FIELD_NUMBER: _builtins.int
     CLUSTER_STATUSES_FIELD_NUMBER: _builtins.int
     inference_server_id: _builtins.str
+    """Identity of the fleet at its backend."""
     observed_generation: _builtins.int
+    """Generation of the spec that the rest of the status speaks of."""
     state: Global___InferenceServerState.ValueType
+    """Where it is in its life."""
     provider_metadata: _builtins.str
+    """What the backend keeps for itself, for example its address."""
     create_time: _builtins.str
+    """When it was made, RFC 3339 in UTC."""
     update_time: _builtins.str
+    """When the status last changed, RFC 3339 in UTC; may be empty."""
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings, `Serving` among them."""
+
     @_builtins.property
-    def available_environments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def available_environments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Environments in which it can be used; may be empty."""
+
     @_builtins.property
-    def cluster_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterTargetStatus]: ...
+    def cluster_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterTargetStatus]:
+        """One entry a cluster target."""
+
     def __init__(
         self,
         *,
@@ -327,6 +393,8 @@ Global___InferenceServerStatus: _TypeAlias = InferenceServerStatus  # noqa: Y015
 
 @_typing.final
 class InferenceServer(_message.Message):
+    """A fleet of instances that answers predictions for deployments."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -334,13 +402,21 @@ class InferenceServer(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` InferenceServer; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___InferenceServerSpec: ...
+    def spec(self) -> Global___InferenceServerSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___InferenceServerStatus: ...
+    def status(self) -> Global___InferenceServerStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -359,17 +435,25 @@ Global___InferenceServer: _TypeAlias = InferenceServer  # noqa: Y015
 
 @_typing.final
 class InferenceServerList(_message.Message):
+    """A page of InferenceServer resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` InferenceServerList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceServer]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InferenceServer]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

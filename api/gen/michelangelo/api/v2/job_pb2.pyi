@@ -28,7 +28,8 @@ class _TerminationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Termi
     TERMINATION_TYPE_SUCCEEDED: _TerminationType.ValueType  # 1
     TERMINATION_TYPE_FAILED: _TerminationType.ValueType  # 2
 
-class TerminationType(_TerminationType, metaclass=_TerminationTypeEnumTypeWrapper): ...
+class TerminationType(_TerminationType, metaclass=_TerminationTypeEnumTypeWrapper):
+    """The state that a stopped job is left in."""
 
 TERMINATION_TYPE_INVALID: TerminationType.ValueType  # 0
 TERMINATION_TYPE_SUCCEEDED: TerminationType.ValueType  # 1
@@ -37,11 +38,15 @@ Global___TerminationType: _TypeAlias = TerminationType  # noqa: Y015
 
 @_typing.final
 class ResourceAffinity(_message.Message):
+    """The resource pools that a job may use."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SELECTOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def selector(self) -> _generated_pb2.LabelSelector: ...
+    def selector(self) -> _generated_pb2.LabelSelector:
+        """Labels of the pools; unset means any."""
+
     def __init__(
         self,
         *,
@@ -57,11 +62,15 @@ Global___ResourceAffinity: _TypeAlias = ResourceAffinity  # noqa: Y015
 
 @_typing.final
 class Affinity(_message.Message):
+    """Where a job wants to run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESOURCE_AFFINITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def resource_affinity(self) -> Global___ResourceAffinity: ...
+    def resource_affinity(self) -> Global___ResourceAffinity:
+        """By resource pool; unset means anywhere."""
+
     def __init__(
         self,
         *,
@@ -77,12 +86,16 @@ Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
 
 @_typing.final
 class AssignmentInfo(_message.Message):
+    """Where a job was sent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESOURCE_POOL_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     resource_pool: _builtins.str
+    """The pool it draws from; may be empty."""
     cluster: _builtins.str
+    """Name of the Cluster."""
     def __init__(
         self,
         *,
@@ -99,12 +112,16 @@ Global___AssignmentInfo: _TypeAlias = AssignmentInfo  # noqa: Y015
 
 @_typing.final
 class TerminationSpec(_message.Message):
+    """The wish to stop a job."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     type: Global___TerminationType.ValueType
+    """How its end is recorded; INVALID lets it run."""
     reason: _builtins.str
+    """Why, for people; may be empty."""
     def __init__(
         self,
         *,
@@ -121,10 +138,13 @@ Global___TerminationSpec: _TypeAlias = TerminationSpec  # noqa: Y015
 
 @_typing.final
 class SchedulingSpec(_message.Message):
+    """How a job may be treated while it waits and runs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PREEMPTIBLE_FIELD_NUMBER: _builtins.int
     preemptible: _builtins.bool
+    """Whether it may be stopped in favour of another; default false."""
     def __init__(
         self,
         *,
@@ -140,13 +160,18 @@ Global___SchedulingSpec: _TypeAlias = SchedulingSpec  # noqa: Y015
 
 @_typing.final
 class SchedulingInfo(_message.Message):
+    """What became of the attempts to place a job."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LAST_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     NUM_ATTEMPTS_FIELD_NUMBER: _builtins.int
     num_attempts: _builtins.int
+    """How often it was tried; default 0."""
     @_builtins.property
-    def last_attempt_time(self) -> _generated_pb2.Time: ...
+    def last_attempt_time(self) -> _generated_pb2.Time:
+        """When it was last tried."""
+
     def __init__(
         self,
         *,

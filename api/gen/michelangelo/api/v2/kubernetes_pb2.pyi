@@ -20,6 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ConnectionSpec(_message.Message):
+    """The address of a Kubernetes API and the names of the secrets that open it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
@@ -27,9 +29,13 @@ class ConnectionSpec(_message.Message):
     TOKEN_TAG_FIELD_NUMBER: _builtins.int
     CA_DATA_TAG_FIELD_NUMBER: _builtins.int
     host: _builtins.str
+    """Host name or address; required."""
     port: _builtins.str
+    """Port as text; required."""
     token_tag: _builtins.str
+    """Name of the secret that holds the token."""
     ca_data_tag: _builtins.str
+    """Name of the secret that holds the certificate authority."""
     def __init__(
         self,
         *,
@@ -48,6 +54,8 @@ Global___ConnectionSpec: _TypeAlias = ConnectionSpec  # noqa: Y015
 
 @_typing.final
 class SkuConfig(_message.Message):
+    """One size of machine that a cluster offers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CPU_FIELD_NUMBER: _builtins.int
@@ -56,10 +64,15 @@ class SkuConfig(_message.Message):
     GPU_FIELD_NUMBER: _builtins.int
     GPU_SKU_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
+    """Processors."""
     memory_gb: _builtins.str
+    """Memory in GB, as text."""
     disk_size_gb: _builtins.str
+    """Disk in GB, as text."""
     gpu: _builtins.int
+    """Accelerators; default 0."""
     gpu_sku: _builtins.str
+    """Model of the accelerators; empty when there are none."""
     def __init__(
         self,
         *,
@@ -79,14 +92,20 @@ Global___SkuConfig: _TypeAlias = SkuConfig  # noqa: Y015
 
 @_typing.final
 class KubernetesSpec(_message.Message):
+    """A Kubernetes cluster."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REST_FIELD_NUMBER: _builtins.int
     SKUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def rest(self) -> Global___ConnectionSpec: ...
+    def rest(self) -> Global___ConnectionSpec:
+        """How its API is reached."""
+
     @_builtins.property
-    def skus(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkuConfig]: ...
+    def skus(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkuConfig]:
+        """The sizes of machine that it offers; empty means not told."""
+
     def __init__(
         self,
         *,

@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ModelFamilyStatus(_message.Message):
+    """Empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -36,12 +38,16 @@ Global___ModelFamilyStatus: _TypeAlias = ModelFamilyStatus  # noqa: Y015
 
 @_typing.final
 class ModelFamilySpec(_message.Message):
+    """The name and purpose of a family."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the family: letters, digits, `_` and `-`, at most 40 characters."""
     description: _builtins.str
+    """What its models are for; may be empty."""
     def __init__(
         self,
         *,
@@ -58,6 +64,8 @@ Global___ModelFamilySpec: _TypeAlias = ModelFamilySpec  # noqa: Y015
 
 @_typing.final
 class ModelFamily(_message.Message):
+    """Groups the models that serve one purpose, trained over and over."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -65,13 +73,21 @@ class ModelFamily(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` ModelFamily; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___ModelFamilySpec: ...
+    def spec(self) -> Global___ModelFamilySpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___ModelFamilyStatus: ...
+    def status(self) -> Global___ModelFamilyStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -90,17 +106,25 @@ Global___ModelFamily: _TypeAlias = ModelFamily  # noqa: Y015
 
 @_typing.final
 class ModelFamilyList(_message.Message):
+    """A page of ModelFamily resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` ModelFamilyList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFamily]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFamily]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

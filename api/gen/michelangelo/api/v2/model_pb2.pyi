@@ -40,7 +40,8 @@ class _ModelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelKind.V
     MODEL_KIND_LLM_CHAT_COMPLETION: _ModelKind.ValueType  # 7
     MODEL_KIND_LLM_EMBEDDING: _ModelKind.ValueType  # 8
 
-class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper): ...
+class ModelKind(_ModelKind, metaclass=_ModelKindEnumTypeWrapper):
+    """The task that a model does."""
 
 MODEL_KIND_INVALID: ModelKind.ValueType  # 0
 MODEL_KIND_CUSTOM: ModelKind.ValueType  # 1
@@ -65,7 +66,8 @@ class _DeployableModelPackageTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWra
     DEPLOYABLE_MODEL_PACKAGE_TYPE_RAW: _DeployableModelPackageType.ValueType  # 3
     DEPLOYABLE_MODEL_PACKAGE_TYPE_MOBILE: _DeployableModelPackageType.ValueType  # 4
 
-class DeployableModelPackageType(_DeployableModelPackageType, metaclass=_DeployableModelPackageTypeEnumTypeWrapper): ...
+class DeployableModelPackageType(_DeployableModelPackageType, metaclass=_DeployableModelPackageTypeEnumTypeWrapper):
+    """How a model is packaged for serving."""
 
 DEPLOYABLE_MODEL_PACKAGE_TYPE_INVALID: DeployableModelPackageType.ValueType  # 0
 DEPLOYABLE_MODEL_PACKAGE_TYPE_SPARK_PIPELINE: DeployableModelPackageType.ValueType  # 1
@@ -76,6 +78,8 @@ Global___DeployableModelPackageType: _TypeAlias = DeployableModelPackageType  # 
 
 @_typing.final
 class ModelStatus(_message.Message):
+    """Empty: a model never changes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -91,14 +95,19 @@ Global___ModelStatus: _TypeAlias = ModelStatus  # noqa: Y015
 
 @_typing.final
 class LLMSpec(_message.Message):
+    """A language model that a vendor hosts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VENDOR_FIELD_NUMBER: _builtins.int
     MODEL_NAME_FIELD_NUMBER: _builtins.int
     FINE_TUNED_MODEL_ID_FIELD_NUMBER: _builtins.int
     vendor: _builtins.str
+    """Who hosts it."""
     model_name: _builtins.str
+    """Name of the base model at the vendor."""
     fine_tuned_model_id: _builtins.str
+    """Id of the tuned model at the vendor; empty for the base model."""
     def __init__(
         self,
         *,
@@ -116,16 +125,22 @@ Global___LLMSpec: _TypeAlias = LLMSpec  # noqa: Y015
 
 @_typing.final
 class ModelSpec(_message.Message):
+    """What a model is, what it was made from, and where its files lie."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class PredictionResult(_message.Message):
+        """Tables of the predictions made while it was trained."""
+
         DESCRIPTOR: _descriptor.Descriptor
 
         TRAIN_TABLE_NAME_FIELD_NUMBER: _builtins.int
         TEST_TABLE_NAME_FIELD_NUMBER: _builtins.int
         train_table_name: _builtins.str
+        """Predictions on the training rows; may be empty."""
         test_table_name: _builtins.str
+        """Predictions on the test rows; may be empty."""
         def __init__(
             self,
             *,
@@ -169,55 +184,105 @@ class ModelSpec(_message.Message):
     FEATURE_IMPORTANCE_LIST_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     description: _builtins.str
+    """What it is for; may be empty."""
     kind: Global___ModelKind.ValueType
+    """The task that it does."""
     algorithm: _builtins.str
+    """For example `lightgbm`; may be empty."""
     training_framework: _builtins.str
+    """Library that trained it; may be empty."""
     source: _builtins.str
+    """What made it, for example `pipeline`; may be empty."""
     positive_label: _builtins.str
+    """The class that a probability speaks of; empty unless it is a binary classifier."""
     decision_threshold: _builtins.float
+    """Probability from which that class is chosen; default 0."""
     revision_id: _builtins.int
+    """Counts the models of one line; default 0."""
     sealed: _builtins.bool
+    """Whether it is a record that must be kept; default false."""
     package_type: Global___DeployableModelPackageType.ValueType
+    """How it is packaged."""
     @_builtins.property
-    def owner(self) -> _user_pb2.UserInfo: ...
+    def owner(self) -> _user_pb2.UserInfo:
+        """Who made it."""
+
     @_builtins.property
-    def input_schema(self) -> _schema_pb2.DataSchema: ...
+    def input_schema(self) -> _schema_pb2.DataSchema:
+        """Columns that a request must bring."""
+
     @_builtins.property
-    def predict_fields(self) -> _schema_pb2.DataSchema: ...
+    def predict_fields(self) -> _schema_pb2.DataSchema:
+        """Columns that the model computes; may be unset."""
+
     @_builtins.property
-    def published_fields(self) -> _schema_pb2.DataSchema: ...
+    def published_fields(self) -> _schema_pb2.DataSchema:
+        """Columns that an answer shows; may be unset."""
+
     @_builtins.property
-    def derived_fields(self) -> _schema_pb2.DataSchema: ...
+    def derived_fields(self) -> _schema_pb2.DataSchema:
+        """Columns that the transformation adds; may be unset."""
+
     @_builtins.property
-    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier: ...
+    def source_pipeline_run(self) -> _options_pb2.ResourceIdentifier:
+        """The run that trained it; empty for a model from elsewhere."""
+
     @_builtins.property
-    def performance_evaluation_report(self) -> _options_pb2.ResourceIdentifier: ...
+    def performance_evaluation_report(self) -> _options_pb2.ResourceIdentifier:
+        """How well it predicts; may be empty."""
+
     @_builtins.property
-    def feature_evaluation_report(self) -> _options_pb2.ResourceIdentifier: ...
+    def feature_evaluation_report(self) -> _options_pb2.ResourceIdentifier:
+        """What its features tell; may be empty."""
+
     @_builtins.property
-    def feature_quality_report(self) -> _options_pb2.ResourceIdentifier: ...
+    def feature_quality_report(self) -> _options_pb2.ResourceIdentifier:
+        """How complete and clean its features are; may be empty."""
+
     @_builtins.property
-    def quality_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelQualityScore]: ...
+    def quality_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelQualityScore]:
+        """Its figures of merit; may be empty."""
+
     @_builtins.property
-    def feature_store_features(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]: ...
+    def feature_store_features(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]:
+        """Features it takes from the feature store; may be empty."""
+
     @_builtins.property
-    def model_family(self) -> _options_pb2.ResourceIdentifier: ...
+    def model_family(self) -> _options_pb2.ResourceIdentifier:
+        """The line it belongs to; may be empty."""
+
     @_builtins.property
-    def prediction_result(self) -> Global___ModelSpec.PredictionResult: ...
+    def prediction_result(self) -> Global___ModelSpec.PredictionResult:
+        """Tables of its predictions; may be unset."""
+
     @_builtins.property
-    def incremental_training(self) -> Global___IncrementalTrainingSpec: ...
+    def incremental_training(self) -> Global___IncrementalTrainingSpec:
+        """What it was trained on top of; unset if from nothing."""
+
     @_builtins.property
-    def deployable_artifact_uri(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def deployable_artifact_uri(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the served form lies; the first entry is deployed."""
+
     @_builtins.property
-    def model_artifact_uri(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def model_artifact_uri(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the trained form lies."""
+
     @_builtins.property
-    def llm_spec(self) -> Global___LLMSpec: ...
+    def llm_spec(self) -> Global___LLMSpec:
+        """Set for a language model that a vendor hosts."""
+
     @_builtins.property
-    def explainability_report(self) -> _options_pb2.ResourceIdentifier: ...
+    def explainability_report(self) -> _options_pb2.ResourceIdentifier:
+        """Why it predicts what it predicts; may be empty."""
+
     @_builtins.property
-    def feature_importance_list(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureImportanceMap]: ...
+    def feature_importance_list(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureImportanceMap]:
+        """Weight of each feature, an entry for each output; may be empty."""
+
     @_builtins.property
-    def output_schema(self) -> _schema_pb2.DataSchema: ...
+    def output_schema(self) -> _schema_pb2.DataSchema:
+        """Columns of an answer."""
+
     def __init__(
         self,
         *,
@@ -262,16 +327,23 @@ Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
 @_typing.final
 class IncrementalTrainingSpec(_message.Message):
+    """What a model was trained on top of."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARENT_REVISION_ID_FIELD_NUMBER: _builtins.int
     TRANSFORM_CHECKPOINT_FIELD_NUMBER: _builtins.int
     TRAINING_CHECKPOINT_FIELD_NUMBER: _builtins.int
     parent_revision_id: _builtins.int
+    """`revision_id` of the model it continues."""
     @_builtins.property
-    def transform_checkpoint(self) -> _options_pb2.ResourceIdentifier: ...
+    def transform_checkpoint(self) -> _options_pb2.ResourceIdentifier:
+        """Fitted transformation that was taken over; may be empty."""
+
     @_builtins.property
-    def training_checkpoint(self) -> _options_pb2.ResourceIdentifier: ...
+    def training_checkpoint(self) -> _options_pb2.ResourceIdentifier:
+        """Weights that were taken over; may be empty."""
+
     def __init__(
         self,
         *,
@@ -289,6 +361,8 @@ Global___IncrementalTrainingSpec: _TypeAlias = IncrementalTrainingSpec  # noqa: 
 
 @_typing.final
 class Model(_message.Message):
+    """A trained model with its lineage; it never changes, a new one is made instead."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -296,13 +370,21 @@ class Model(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Model; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___ModelSpec: ...
+    def spec(self) -> Global___ModelSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___ModelStatus: ...
+    def status(self) -> Global___ModelStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -321,17 +403,25 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelList(_message.Message):
+    """A page of Model resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` ModelList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,
@@ -349,6 +439,8 @@ Global___ModelList: _TypeAlias = ModelList  # noqa: Y015
 
 @_typing.final
 class ModelQualityScore(_message.Message):
+    """One figure of merit."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -358,12 +450,19 @@ class ModelQualityScore(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PRIMARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """For example `auc`."""
     source: _builtins.str
+    """What computed it; may be empty."""
     scoping: _builtins.str
+    """The rows it speaks of, for example `test`; may be empty."""
     value: _builtins.float
+    """The figure."""
     primary: _builtins.bool
+    """Whether models of the family are ranked by it; default false."""
     @_builtins.property
-    def metadata(self) -> _struct_pb2.Struct: ...
+    def metadata(self) -> _struct_pb2.Struct:
+        """What else is known about it; may be unset."""
+
     def __init__(
         self,
         *,
@@ -384,6 +483,8 @@ Global___ModelQualityScore: _TypeAlias = ModelQualityScore  # noqa: Y015
 
 @_typing.final
 class FeatureImportanceMap(_message.Message):
+    """Weight of each feature for one output."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -411,9 +512,13 @@ class FeatureImportanceMap(_message.Message):
     OUTPUT_NAME_FIELD_NUMBER: _builtins.int
     EXPLAINER_MODULE_FIELD_NUMBER: _builtins.int
     output_name: _builtins.str
+    """The output; may be empty if there is only one."""
     explainer_module: _builtins.str
+    """What computed the weights; may be empty."""
     @_builtins.property
-    def feature_importance(self) -> _containers.MessageMap[_builtins.str, Global___FeatureImportance]: ...
+    def feature_importance(self) -> _containers.MessageMap[_builtins.str, Global___FeatureImportance]:
+        """By name of the feature."""
+
     def __init__(
         self,
         *,
@@ -431,6 +536,8 @@ Global___FeatureImportanceMap: _TypeAlias = FeatureImportanceMap  # noqa: Y015
 
 @_typing.final
 class BaselineValue(_message.Message):
+    """The value of a feature that stands for `absent` when weights are computed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FLOAT_VALUE_FIELD_NUMBER: _builtins.int
@@ -438,9 +545,13 @@ class BaselineValue(_message.Message):
     BOOL_VALUE_FIELD_NUMBER: _builtins.int
     INT_VALUE_FIELD_NUMBER: _builtins.int
     float_value: _builtins.float
+    """Set for a fraction."""
     string_value: _builtins.str
+    """Set for a text."""
     bool_value: _builtins.bool
+    """Set for a truth value."""
     int_value: _builtins.int
+    """Set for a whole number."""
     def __init__(
         self,
         *,
@@ -461,6 +572,8 @@ Global___BaselineValue: _TypeAlias = BaselineValue  # noqa: Y015
 
 @_typing.final
 class FeatureImportance(_message.Message):
+    """How much a feature moves the output."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MEAN_FIELD_NUMBER: _builtins.int
@@ -468,10 +581,15 @@ class FeatureImportance(_message.Message):
     STD_DEV_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
     mean: _builtins.float
+    """Mean of the contribution, with its sign."""
     abs_mean: _builtins.float
+    """Mean of its size."""
     std_dev: _builtins.float
+    """Standard deviation of the contribution."""
     @_builtins.property
-    def baseline(self) -> Global___BaselineValue: ...
+    def baseline(self) -> Global___BaselineValue:
+        """What it was compared with; may be unset."""
+
     def __init__(
         self,
         *,

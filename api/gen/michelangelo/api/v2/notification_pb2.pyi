@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Notification(_message.Message):
+    """Whom to tell when something happens."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _EventType:
@@ -40,7 +42,9 @@ class Notification(_message.Message):
         EVENT_TYPE_PIPELINE_STATE_READY: Notification._EventType.ValueType  # 8
         EVENT_TYPE_PIPELINE_STATE_ERROR: Notification._EventType.ValueType  # 9
 
-    class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
+    class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
+        """What can happen."""
+
     EVENT_TYPE_INVALID: Notification.EventType.ValueType  # 0
     EVENT_TYPE_PIPELINE_RUN_STATE_SUCCEEDED: Notification.EventType.ValueType  # 1
     EVENT_TYPE_PIPELINE_RUN_STATE_KILLED: Notification.EventType.ValueType  # 2
@@ -62,7 +66,9 @@ class Notification(_message.Message):
         NOTIFICATION_TYPE_EMAIL: Notification._NotificationType.ValueType  # 1
         NOTIFICATION_TYPE_SLACK: Notification._NotificationType.ValueType  # 2
 
-    class NotificationType(_NotificationType, metaclass=_NotificationTypeEnumTypeWrapper): ...
+    class NotificationType(_NotificationType, metaclass=_NotificationTypeEnumTypeWrapper):
+        """The way a message takes."""
+
     NOTIFICATION_TYPE_INVALID: Notification.NotificationType.ValueType  # 0
     NOTIFICATION_TYPE_EMAIL: Notification.NotificationType.ValueType  # 1
     NOTIFICATION_TYPE_SLACK: Notification.NotificationType.ValueType  # 2
@@ -78,7 +84,9 @@ class Notification(_message.Message):
         RESOURCE_TYPE_TRIGGER_RUN: Notification._ResourceType.ValueType  # 2
         RESOURCE_TYPE_PIPELINE: Notification._ResourceType.ValueType  # 3
 
-    class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper): ...
+    class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper):
+        """The kind it happens to."""
+
     RESOURCE_TYPE_INVALID: Notification.ResourceType.ValueType  # 0
     RESOURCE_TYPE_PIPELINE_RUN: Notification.ResourceType.ValueType  # 1
     RESOURCE_TYPE_TRIGGER_RUN: Notification.ResourceType.ValueType  # 2
@@ -90,13 +98,21 @@ class Notification(_message.Message):
     EMAILS_FIELD_NUMBER: _builtins.int
     SLACK_DESTINATIONS_FIELD_NUMBER: _builtins.int
     notification_type: Global___Notification.NotificationType.ValueType
+    """The way that the message takes."""
     resource_type: Global___Notification.ResourceType.ValueType
+    """The kind it is about."""
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[Global___Notification.EventType.ValueType]: ...
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[Global___Notification.EventType.ValueType]:
+        """What it is sent for; none means nothing."""
+
     @_builtins.property
-    def emails(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def emails(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Receivers of e-mail; used with EMAIL."""
+
     @_builtins.property
-    def slack_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def slack_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Channels or people; used with SLACK."""
+
     def __init__(
         self,
         *,

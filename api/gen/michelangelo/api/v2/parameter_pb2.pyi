@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PipelineExecutionParameters(_message.Message):
+    """Values for one run of a pipeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -91,17 +93,29 @@ class PipelineExecutionParameters(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     KW_ARGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def parameter_map(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def parameter_map(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values as plain text by name; the older form of `kw_args`."""
+
     @_builtins.property
-    def workflow_config(self) -> _struct_pb2.Struct: ...
+    def workflow_config(self) -> _struct_pb2.Struct:
+        """Settings of the run as a whole; unset changes nothing."""
+
     @_builtins.property
-    def task_configs(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Struct]: ...
+    def task_configs(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Struct]:
+        """Settings of single tasks by name; empty changes nothing."""
+
     @_builtins.property
-    def environ(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def environ(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment variables of the tasks; empty adds none."""
+
     @_builtins.property
-    def args(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]: ...
+    def args(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Values by position; empty by default."""
+
     @_builtins.property
-    def kw_args(self) -> _struct_pb2.Struct: ...
+    def kw_args(self) -> _struct_pb2.Struct:
+        """Values by name; they go over the pipeline's own."""
+
     def __init__(
         self,
         *,

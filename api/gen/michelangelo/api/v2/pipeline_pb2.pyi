@@ -50,7 +50,8 @@ class _PipelineTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pipeline
     PIPELINE_TYPE_OPTIMIZATION: _PipelineType.ValueType  # 14
     PIPELINE_TYPE_SCORER: _PipelineType.ValueType  # 15
 
-class PipelineType(_PipelineType, metaclass=_PipelineTypeEnumTypeWrapper): ...
+class PipelineType(_PipelineType, metaclass=_PipelineTypeEnumTypeWrapper):
+    """What a pipeline is for; a label, no behaviour depends on it."""
 
 PIPELINE_TYPE_INVALID: PipelineType.ValueType  # 0
 PIPELINE_TYPE_TRAIN: PipelineType.ValueType  # 1
@@ -78,29 +79,43 @@ class _PipelineStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pipelin
     DESCRIPTOR: _descriptor.EnumDescriptor
     PIPELINE_STATE_INVALID: _PipelineState.ValueType  # 0
     PIPELINE_STATE_CREATED: _PipelineState.ValueType  # 1
+    """Stored; nothing was built yet."""
     PIPELINE_STATE_BUILDING: _PipelineState.ValueType  # 2
+    """Its DAG is on the way."""
     PIPELINE_STATE_READY: _PipelineState.ValueType  # 3
+    """It can be run."""
     PIPELINE_STATE_ERROR: _PipelineState.ValueType  # 4
+    """It cannot be built; `error_message` says why."""
 
-class PipelineState(_PipelineState, metaclass=_PipelineStateEnumTypeWrapper): ...
+class PipelineState(_PipelineState, metaclass=_PipelineStateEnumTypeWrapper):
+    """Whether a pipeline can be run."""
 
 PIPELINE_STATE_INVALID: PipelineState.ValueType  # 0
 PIPELINE_STATE_CREATED: PipelineState.ValueType  # 1
+"""Stored; nothing was built yet."""
 PIPELINE_STATE_BUILDING: PipelineState.ValueType  # 2
+"""Its DAG is on the way."""
 PIPELINE_STATE_READY: PipelineState.ValueType  # 3
+"""It can be run."""
 PIPELINE_STATE_ERROR: PipelineState.ValueType  # 4
+"""It cannot be built; `error_message` says why."""
 Global___PipelineState: _TypeAlias = PipelineState  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
+    """The image of one task."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_MANIFEST_PATH_FIELD_NUMBER: _builtins.int
     IMAGE_TARGET_HASH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the task."""
     image_manifest_path: _builtins.str
+    """Where the image is described; may be empty."""
     image_target_hash: _builtins.str
+    """Digest of what goes into the image; may be empty."""
     def __init__(
         self,
         *,
@@ -118,6 +133,8 @@ Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
 
 @_typing.final
 class PipelineManifest(_message.Message):
+    """What a pipeline does when it runs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Type:
@@ -128,12 +145,18 @@ class PipelineManifest(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         PIPELINE_MANIFEST_TYPE_INVALID: PipelineManifest._Type.ValueType  # 0
         PIPELINE_MANIFEST_TYPE_YAML: PipelineManifest._Type.ValueType  # 1
+        """By a template with parameters, or by steps."""
         PIPELINE_MANIFEST_TYPE_UNIFLOW: PipelineManifest._Type.ValueType  # 3
+        """By a Python workflow."""
 
-    class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
+    class Type(_Type, metaclass=_TypeEnumTypeWrapper):
+        """How the work is described."""
+
     PIPELINE_MANIFEST_TYPE_INVALID: PipelineManifest.Type.ValueType  # 0
     PIPELINE_MANIFEST_TYPE_YAML: PipelineManifest.Type.ValueType  # 1
+    """By a template with parameters, or by steps."""
     PIPELINE_MANIFEST_TYPE_UNIFLOW: PipelineManifest.Type.ValueType  # 3
+    """By a Python workflow."""
 
     @_typing.final
     class ParamsMapEntry(_message.Message):
@@ -187,18 +210,31 @@ class PipelineManifest(_message.Message):
     OVERRIDABLE_FIELDS_URL_FIELD_NUMBER: _builtins.int
     TASK_SPECS_FIELD_NUMBER: _builtins.int
     type: Global___PipelineManifest.Type.ValueType
+    """How the work is described."""
     file_path: _builtins.str
+    """Name of the template, or the dotted module of a workflow; empty for explicit steps."""
     uniflow_tar: _builtins.str
+    """Where the packed workflow lies; empty unless the type is UNIFLOW."""
     uniflow_function: _builtins.str
+    """The function that is the workflow; empty unless the type is UNIFLOW."""
     overridable_fields_url: _builtins.str
+    """Where a list of the fields that a run may change lies; may be empty."""
     @_builtins.property
-    def content(self) -> _any_pb2.Any: ...
+    def content(self) -> _any_pb2.Any:
+        """A TypedStruct with the template's parameters or the steps; unset means defaults alone."""
+
     @_builtins.property
-    def params_map(self) -> _containers.MessageMap[_builtins.str, _parameter_pb2.PipelineExecutionParameters]: ...
+    def params_map(self) -> _containers.MessageMap[_builtins.str, _parameter_pb2.PipelineExecutionParameters]:
+        """Sets of parameters by name, to be chosen at a run; default none."""
+
     @_builtins.property
-    def trigger_map(self) -> _containers.MessageMap[_builtins.str, _trigger_run_pb2.Trigger]: ...
+    def trigger_map(self) -> _containers.MessageMap[_builtins.str, _trigger_run_pb2.Trigger]:
+        """Triggers by name, to be activated by a TriggerRun; default none."""
+
     @_builtins.property
-    def task_specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]: ...
+    def task_specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]:
+        """Images of single tasks; default none."""
+
     def __init__(
         self,
         *,
@@ -222,6 +258,8 @@ Global___PipelineManifest: _TypeAlias = PipelineManifest  # noqa: Y015
 
 @_typing.final
 class PipelineSpec(_message.Message):
+    """What the pipeline does, whose it is and which code it belongs to."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_FIELD_NUMBER: _builtins.int
@@ -231,15 +269,25 @@ class PipelineSpec(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     type: Global___PipelineType.ValueType
+    """What it is for."""
     description: _builtins.str
+    """What it is for, in words; may be empty."""
     @_builtins.property
-    def manifest(self) -> Global___PipelineManifest: ...
+    def manifest(self) -> Global___PipelineManifest:
+        """The work."""
+
     @_builtins.property
-    def owner(self) -> _user_pb2.UserInfo: ...
+    def owner(self) -> _user_pb2.UserInfo:
+        """Who answers for it; may be empty."""
+
     @_builtins.property
-    def commit(self) -> _git_pb2.CommitInfo: ...
+    def commit(self) -> _git_pb2.CommitInfo:
+        """Code that the pipeline was applied from; may be unset."""
+
     @_builtins.property
-    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]: ...
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
+        """Whom to tell about runs of it; default nobody."""
+
     def __init__(
         self,
         *,
@@ -260,6 +308,8 @@ Global___PipelineSpec: _TypeAlias = PipelineSpec  # noqa: Y015
 
 @_typing.final
 class PipelineStatus(_message.Message):
+    """Whether the pipeline can be run, and as what it is known."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -269,13 +319,21 @@ class PipelineStatus(_message.Message):
     LATEST_REVISION_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     state: Global___PipelineState.ValueType
+    """Whether it can be run."""
     container_image: _builtins.str
+    """Image that its tasks run in; empty without containers."""
     build_id: _builtins.str
+    """Digest of the spec that the rest of the status speaks of."""
     error_message: _builtins.str
+    """Why it cannot be built; empty otherwise."""
     @_builtins.property
-    def registered_workflow(self) -> _any_pb2.Any: ...
+    def registered_workflow(self) -> _any_pb2.Any:
+        """A TypedStruct: the DAG, its parameters and their JSON schemas."""
+
     @_builtins.property
-    def latest_revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def latest_revision(self) -> _options_pb2.ResourceIdentifier:
+        """Snapshot of the spec that runs use now."""
+
     def __init__(
         self,
         *,
@@ -296,6 +354,8 @@ Global___PipelineStatus: _TypeAlias = PipelineStatus  # noqa: Y015
 
 @_typing.final
 class Pipeline(_message.Message):
+    """Work that can be run again and again with other parameters."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -303,13 +363,21 @@ class Pipeline(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Pipeline; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___PipelineSpec: ...
+    def spec(self) -> Global___PipelineSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___PipelineStatus: ...
+    def status(self) -> Global___PipelineStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -328,17 +396,25 @@ Global___Pipeline: _TypeAlias = Pipeline  # noqa: Y015
 
 @_typing.final
 class PipelineList(_message.Message):
+    """A page of Pipeline resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` PipelineList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pipeline]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pipeline]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

@@ -36,21 +36,34 @@ class _PipelineRunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pipe
     DESCRIPTOR: _descriptor.EnumDescriptor
     PIPELINE_RUN_STATE_INVALID: _PipelineRunState.ValueType  # 0
     PIPELINE_RUN_STATE_PENDING: _PipelineRunState.ValueType  # 1
+    """It waits for its pipeline or for a place."""
     PIPELINE_RUN_STATE_RUNNING: _PipelineRunState.ValueType  # 2
+    """Its tasks run."""
     PIPELINE_RUN_STATE_SUCCEEDED: _PipelineRunState.ValueType  # 3
+    """All it had to do is done."""
     PIPELINE_RUN_STATE_KILLED: _PipelineRunState.ValueType  # 4
+    """It was stopped on request."""
     PIPELINE_RUN_STATE_FAILED: _PipelineRunState.ValueType  # 5
+    """It ended without success; `error_message` says why."""
     PIPELINE_RUN_STATE_SKIPPED: _PipelineRunState.ValueType  # 6
+    """It was not necessary."""
 
-class PipelineRunState(_PipelineRunState, metaclass=_PipelineRunStateEnumTypeWrapper): ...
+class PipelineRunState(_PipelineRunState, metaclass=_PipelineRunStateEnumTypeWrapper):
+    """Where a run is in its life."""
 
 PIPELINE_RUN_STATE_INVALID: PipelineRunState.ValueType  # 0
 PIPELINE_RUN_STATE_PENDING: PipelineRunState.ValueType  # 1
+"""It waits for its pipeline or for a place."""
 PIPELINE_RUN_STATE_RUNNING: PipelineRunState.ValueType  # 2
+"""Its tasks run."""
 PIPELINE_RUN_STATE_SUCCEEDED: PipelineRunState.ValueType  # 3
+"""All it had to do is done."""
 PIPELINE_RUN_STATE_KILLED: PipelineRunState.ValueType  # 4
+"""It was stopped on request."""
 PIPELINE_RUN_STATE_FAILED: PipelineRunState.ValueType  # 5
+"""It ended without success; `error_message` says why."""
 PIPELINE_RUN_STATE_SKIPPED: PipelineRunState.ValueType  # 6
+"""It was not necessary."""
 Global___PipelineRunState: _TypeAlias = PipelineRunState  # noqa: Y015
 
 class _PipelineRunExceptionType:
@@ -61,13 +74,18 @@ class _PipelineRunExceptionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapp
     DESCRIPTOR: _descriptor.EnumDescriptor
     PIPELINE_RUN_EXCEPTION_TYPE_INVALID: _PipelineRunExceptionType.ValueType  # 0
     PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM: _PipelineRunExceptionType.ValueType  # 1
+    """Whoever runs the platform; trying again may help."""
     PIPELINE_RUN_EXCEPTION_TYPE_USER: _PipelineRunExceptionType.ValueType  # 2
+    """Whoever wrote the pipeline; trying again cannot help."""
 
-class PipelineRunExceptionType(_PipelineRunExceptionType, metaclass=_PipelineRunExceptionTypeEnumTypeWrapper): ...
+class PipelineRunExceptionType(_PipelineRunExceptionType, metaclass=_PipelineRunExceptionTypeEnumTypeWrapper):
+    """Who can mend a failure."""
 
 PIPELINE_RUN_EXCEPTION_TYPE_INVALID: PipelineRunExceptionType.ValueType  # 0
 PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM: PipelineRunExceptionType.ValueType  # 1
+"""Whoever runs the platform; trying again may help."""
 PIPELINE_RUN_EXCEPTION_TYPE_USER: PipelineRunExceptionType.ValueType  # 2
+"""Whoever wrote the pipeline; trying again cannot help."""
 Global___PipelineRunExceptionType: _TypeAlias = PipelineRunExceptionType  # noqa: Y015
 
 class _PipelineRunStepState:
@@ -84,7 +102,8 @@ class _PipelineRunStepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     PIPELINE_RUN_STEP_STATE_FAILED: _PipelineRunStepState.ValueType  # 5
     PIPELINE_RUN_STEP_STATE_SKIPPED: _PipelineRunStepState.ValueType  # 6
 
-class PipelineRunStepState(_PipelineRunStepState, metaclass=_PipelineRunStepStateEnumTypeWrapper): ...
+class PipelineRunStepState(_PipelineRunStepState, metaclass=_PipelineRunStepStateEnumTypeWrapper):
+    """Where a step is in its life."""
 
 PIPELINE_RUN_STEP_STATE_INVALID: PipelineRunStepState.ValueType  # 0
 PIPELINE_RUN_STEP_STATE_PENDING: PipelineRunStepState.ValueType  # 1
@@ -97,6 +116,8 @@ Global___PipelineRunStepState: _TypeAlias = PipelineRunStepState  # noqa: Y015
 
 @_typing.final
 class PipelineRunSpec(_message.Message):
+    """Which pipeline to run, with which parameters; what runs never changes afterwards."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
@@ -113,27 +134,49 @@ class PipelineRunSpec(_message.Message):
     PIPELINE_SPEC_FIELD_NUMBER: _builtins.int
     RETRY_INFO_FIELD_NUMBER: _builtins.int
     kill: _builtins.bool
+    """True stops the run; it cannot be taken back."""
     local_diff: _builtins.str
+    """Where uncommitted changes of the code lie; empty by default."""
     workspace_root_dir: _builtins.str
+    """Absolute path of the code; empty means that of the project."""
     description: _builtins.str
+    """What this run is for; may be empty."""
     @_builtins.property
-    def pipeline(self) -> _options_pb2.ResourceIdentifier: ...
+    def pipeline(self) -> _options_pb2.ResourceIdentifier:
+        """The pipeline; required unless it is given in `pipeline_spec`."""
+
     @_builtins.property
-    def revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def revision(self) -> _options_pb2.ResourceIdentifier:
+        """Snapshot of the pipeline to run; empty means the latest."""
+
     @_builtins.property
-    def draft(self) -> _options_pb2.ResourceIdentifier: ...
+    def draft(self) -> _options_pb2.ResourceIdentifier:
+        """A stored draft to run instead; empty by default."""
+
     @_builtins.property
-    def actor(self) -> _user_pb2.UserInfo: ...
+    def actor(self) -> _user_pb2.UserInfo:
+        """Who asked for the run."""
+
     @_builtins.property
-    def input(self) -> _struct_pb2.Struct: ...
+    def input(self) -> _struct_pb2.Struct:
+        """`kw_args` and the other parts of PipelineExecutionParameters, as one object; unset means defaults."""
+
     @_builtins.property
-    def resume(self) -> Global___Resume: ...
+    def resume(self) -> Global___Resume:
+        """Take over what an earlier run finished; unset begins afresh."""
+
     @_builtins.property
-    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]: ...
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
+        """Whom to tell about this run; default nobody."""
+
     @_builtins.property
-    def pipeline_spec(self) -> _pipeline_pb2.PipelineSpec: ...
+    def pipeline_spec(self) -> _pipeline_pb2.PipelineSpec:
+        """A pipeline that is not stored, for trying out; unset by default."""
+
     @_builtins.property
-    def retry_info(self) -> Global___RetryInfo: ...
+    def retry_info(self) -> Global___RetryInfo:
+        """A step to begin again at after the run has ended; unset by default."""
+
     def __init__(
         self,
         *,
@@ -161,6 +204,8 @@ Global___PipelineRunSpec: _TypeAlias = PipelineRunSpec  # noqa: Y015
 
 @_typing.final
 class RetryInfo(_message.Message):
+    """Where in an ended run to begin again."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTIVITY_ID_FIELD_NUMBER: _builtins.int
@@ -168,9 +213,13 @@ class RetryInfo(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     WORKFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     activity_id: _builtins.str
+    """The step to begin with."""
     workflow_id: _builtins.str
+    """`workflow_id` of the status."""
     reason: _builtins.str
+    """Why, for people; may be empty."""
     workflow_run_id: _builtins.str
+    """`workflow_run_id` of the status; another one makes the wish void."""
     def __init__(
         self,
         *,
@@ -189,6 +238,8 @@ Global___RetryInfo: _TypeAlias = RetryInfo  # noqa: Y015
 
 @_typing.final
 class PipelineRunStatus(_message.Message):
+    """What the run did and does."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -204,22 +255,39 @@ class PipelineRunStatus(_message.Message):
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     WORKFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     state: Global___PipelineRunState.ValueType
+    """Where it is in its life."""
     log_url: _builtins.str
+    """Page with the run and its logs; empty before it begins."""
     error_message: _builtins.str
+    """What went wrong and in which step; empty after success."""
     code: _builtins.int
+    """Code of the error; default 0."""
     exception_type: Global___PipelineRunExceptionType.ValueType
+    """Who can mend a failure."""
     workflow_id: _builtins.str
+    """The DAG."""
     workflow_run_id: _builtins.str
+    """The DAG run."""
     @_builtins.property
-    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]: ...
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Further facts about an error; may be empty."""
+
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while it has not."""
+
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings, `Succeeded` among them."""
+
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunStepInfo]: ...
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunStepInfo]:
+        """The steps in order of execution."""
+
     @_builtins.property
-    def source_pipeline(self) -> Global___SourcePipeline: ...
+    def source_pipeline(self) -> Global___SourcePipeline:
+        """The pipeline as it was when the run began."""
+
     def __init__(
         self,
         *,
@@ -246,13 +314,18 @@ Global___PipelineRunStatus: _TypeAlias = PipelineRunStatus  # noqa: Y015
 
 @_typing.final
 class AttemptDetails(_message.Message):
+    """An earlier try of a step."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     STEP_INFO_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
+    """The try."""
     @_builtins.property
-    def step_info(self) -> Global___PipelineRunStepInfo: ...
+    def step_info(self) -> Global___PipelineRunStepInfo:
+        """The step as that try left it."""
+
     def __init__(
         self,
         *,
@@ -269,6 +342,8 @@ Global___AttemptDetails: _TypeAlias = AttemptDetails  # noqa: Y015
 
 @_typing.final
 class PipelineRunStepInfo(_message.Message):
+    """One step of a run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -287,29 +362,53 @@ class PipelineRunStepInfo(_message.Message):
     ACTIVITY_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_DETAILS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name, unique among its neighbours."""
     state: Global___PipelineRunStepState.ValueType
+    """Where it is in its life."""
     log_url: _builtins.str
+    """Page with its log; may be empty."""
     message: _builtins.str
+    """What went wrong or is waited for; may be empty."""
     display_name: _builtins.str
+    """Name for people; empty means `name`."""
     activity_id: _builtins.str
+    """The task that does the step."""
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began; unset before."""
+
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset before."""
+
     @_builtins.property
-    def output(self) -> _struct_pb2.Struct: ...
+    def output(self) -> _struct_pb2.Struct:
+        """What it returned: references, never data."""
+
     @_builtins.property
-    def sub_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunStepInfo]: ...
+    def sub_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunStepInfo]:
+        """The steps that it consists of; may be empty."""
+
     @_builtins.property
-    def input(self) -> _struct_pb2.Struct: ...
+    def input(self) -> _struct_pb2.Struct:
+        """What it was given, after all values were filled in."""
+
     @_builtins.property
-    def step_cached_outputs(self) -> Global___PipelineRunStepCachedOutputs: ...
+    def step_cached_outputs(self) -> Global___PipelineRunStepCachedOutputs:
+        """What was kept of it for later runs; may be unset."""
+
     @_builtins.property
-    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunResource]: ...
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRunResource]:
+        """What it used, for example a cluster; may be empty."""
+
     @_builtins.property
-    def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its tries, oldest first."""
+
     @_builtins.property
-    def attempt_details(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptDetails]: ...
+    def attempt_details(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptDetails]:
+        """Earlier tries in full; may be empty."""
+
     def __init__(
         self,
         *,
@@ -339,17 +438,25 @@ Global___PipelineRunStepInfo: _TypeAlias = PipelineRunStepInfo  # noqa: Y015
 
 @_typing.final
 class PipelineRunStepCachedOutputs(_message.Message):
+    """What was kept of a step."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERMEDIATE_VARS_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     RAW_MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def intermediate_vars(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]: ...
+    def intermediate_vars(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]:
+        """Values."""
+
     @_builtins.property
-    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]: ...
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]:
+        """Points to go on from."""
+
     @_builtins.property
-    def raw_models(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]: ...
+    def raw_models(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]:
+        """Models before packaging."""
+
     def __init__(
         self,
         *,
@@ -367,14 +474,20 @@ Global___PipelineRunStepCachedOutputs: _TypeAlias = PipelineRunStepCachedOutputs
 
 @_typing.final
 class PipelineRunResource(_message.Message):
+    """Something that a step used."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERNAL_RESOURCE_FIELD_NUMBER: _builtins.int
     EXTERNAL_RESOURCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def internal_resource(self) -> Global___InternalResource: ...
+    def internal_resource(self) -> Global___InternalResource:
+        """Set for a resource of this API."""
+
     @_builtins.property
-    def external_resource(self) -> Global___ExternalResource: ...
+    def external_resource(self) -> Global___ExternalResource:
+        """Set for anything else."""
+
     def __init__(
         self,
         *,
@@ -393,14 +506,20 @@ Global___PipelineRunResource: _TypeAlias = PipelineRunResource  # noqa: Y015
 
 @_typing.final
 class InternalResource(_message.Message):
+    """A resource of this API."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTITY_TYPE_FIELD_NUMBER: _builtins.int
     ENTITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def entity_type(self) -> _generated_pb2.TypeMeta: ...
+    def entity_type(self) -> _generated_pb2.TypeMeta:
+        """Its kind."""
+
     @_builtins.property
-    def entity(self) -> _options_pb2.ResourceIdentifier: ...
+    def entity(self) -> _options_pb2.ResourceIdentifier:
+        """Its name."""
+
     def __init__(
         self,
         *,
@@ -417,12 +536,16 @@ Global___InternalResource: _TypeAlias = InternalResource  # noqa: Y015
 
 @_typing.final
 class ExternalResource(_message.Message):
+    """A page about something that lives elsewhere."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Title of the page."""
     url: _builtins.str
+    """Address of the page."""
     def __init__(
         self,
         *,
@@ -439,6 +562,8 @@ Global___ExternalResource: _TypeAlias = ExternalResource  # noqa: Y015
 
 @_typing.final
 class Resume(_message.Message):
+    """Which results of an earlier run to take over."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_RUN_FIELD_NUMBER: _builtins.int
@@ -446,12 +571,19 @@ class Resume(_message.Message):
     RESUME_UP_TO_FIELD_NUMBER: _builtins.int
     FORCE_RESUME_FIELD_NUMBER: _builtins.int
     force_resume: _builtins.bool
+    """Whether to go on although the pipeline changed; default false."""
     @_builtins.property
-    def pipeline_run(self) -> _options_pb2.ResourceIdentifier: ...
+    def pipeline_run(self) -> _options_pb2.ResourceIdentifier:
+        """The earlier run; required."""
+
     @_builtins.property
-    def resume_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resume_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps to do again, and with them all that follow; empty means those that did not succeed."""
+
     @_builtins.property
-    def resume_up_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resume_up_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps to stop after; empty goes to the end."""
+
     def __init__(
         self,
         *,
@@ -470,6 +602,8 @@ Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class PipelineRun(_message.Message):
+    """One execution of a pipeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -477,13 +611,21 @@ class PipelineRun(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` PipelineRun; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___PipelineRunSpec: ...
+    def spec(self) -> Global___PipelineRunSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___PipelineRunStatus: ...
+    def status(self) -> Global___PipelineRunStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -502,17 +644,25 @@ Global___PipelineRun: _TypeAlias = PipelineRun  # noqa: Y015
 
 @_typing.final
 class PipelineRunList(_message.Message):
+    """A page of PipelineRun resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` PipelineRunList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRun]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineRun]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,
@@ -530,14 +680,20 @@ Global___PipelineRunList: _TypeAlias = PipelineRunList  # noqa: Y015
 
 @_typing.final
 class SourcePipeline(_message.Message):
+    """The pipeline that a run was made from."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DRAFT_PIPELINE_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def draft_pipeline(self) -> _pipeline_pb2.Pipeline: ...
+    def draft_pipeline(self) -> _pipeline_pb2.Pipeline:
+        """Set if it was a draft."""
+
     @_builtins.property
-    def pipeline(self) -> _pipeline_pb2.Pipeline: ...
+    def pipeline(self) -> _pipeline_pb2.Pipeline:
+        """Set if it was stored."""
+
     def __init__(
         self,
         *,

@@ -20,6 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ResourceSpec(_message.Message):
+    """What a container may use."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CPU_FIELD_NUMBER: _builtins.int
@@ -29,11 +31,17 @@ class ResourceSpec(_message.Message):
     FILE_DESCRIPTORS_FIELD_NUMBER: _builtins.int
     GPU_SKU_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
+    """Processors; 0 leaves it to the engine."""
     memory: _builtins.str
+    """Memory with its unit, for example `8Gi`; empty leaves it to the engine."""
     disk_size: _builtins.str
+    """Disk with its unit; empty leaves it to the engine."""
     gpu: _builtins.int
+    """Accelerators; default 0."""
     file_descriptors: _builtins.int
+    """Most open files; 0 leaves it to the engine."""
     gpu_sku: _builtins.str
+    """Model of the accelerators; empty means any."""
     def __init__(
         self,
         *,
@@ -54,12 +62,16 @@ Global___ResourceSpec: _TypeAlias = ResourceSpec  # noqa: Y015
 
 @_typing.final
 class Environment(_message.Message):
+    """One environment variable."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the variable."""
     value: _builtins.str
+    """Its value; default empty."""
     def __init__(
         self,
         *,
@@ -76,6 +88,8 @@ Global___Environment: _TypeAlias = Environment  # noqa: Y015
 
 @_typing.final
 class PodSpec(_message.Message):
+    """A container and what it may use."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -88,18 +102,31 @@ class PodSpec(_message.Message):
     ON_INIT_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the container; may be empty."""
     image: _builtins.str
+    """Image to run; empty means that of the engine."""
     imagePullingPolicy: _builtins.str
+    """`Always`, `IfNotPresent` or `Never`; empty leaves it to Kubernetes."""
     hdfs_delegation_token: _builtins.str
+    """Token for HDFS; may be empty."""
     on_init: _builtins.str
+    """Shell command that runs before `command`; may be empty."""
     @_builtins.property
-    def resource(self) -> Global___ResourceSpec: ...
+    def resource(self) -> Global___ResourceSpec:
+        """What it may use; unset leaves it to the engine."""
+
     @_builtins.property
-    def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___Environment]: ...
+    def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___Environment]:
+        """Environment variables, one by one."""
+
     @_builtins.property
-    def envFrom(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFromSource]: ...
+    def envFrom(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFromSource]:
+        """Environment variables from config maps and secrets."""
+
     @_builtins.property
-    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Command with its arguments; empty means that of the image."""
+
     def __init__(
         self,
         *,
@@ -123,16 +150,23 @@ Global___PodSpec: _TypeAlias = PodSpec  # noqa: Y015
 
 @_typing.final
 class EnvFromSource(_message.Message):
+    """A config map or a secret that becomes environment variables."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFIX_FIELD_NUMBER: _builtins.int
     CONFIGMAPREF_FIELD_NUMBER: _builtins.int
     SECRETREF_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
+    """Put before each name; default empty."""
     @_builtins.property
-    def configMapRef(self) -> Global___ConfigMapEnvSource: ...
+    def configMapRef(self) -> Global___ConfigMapEnvSource:
+        """Set for a config map."""
+
     @_builtins.property
-    def secretRef(self) -> Global___SecretEnvSource: ...
+    def secretRef(self) -> Global___SecretEnvSource:
+        """Set for a secret."""
+
     def __init__(
         self,
         *,
@@ -150,13 +184,18 @@ Global___EnvFromSource: _TypeAlias = EnvFromSource  # noqa: Y015
 
 @_typing.final
 class ConfigMapEnvSource(_message.Message):
+    """A config map."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOCALOBJECTREFERENCE_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     optional: _builtins.bool
+    """Whether it may be missing; default false."""
     @_builtins.property
-    def localObjectReference(self) -> Global___LocalObjectReference: ...
+    def localObjectReference(self) -> Global___LocalObjectReference:
+        """Its name."""
+
     def __init__(
         self,
         *,
@@ -173,13 +212,18 @@ Global___ConfigMapEnvSource: _TypeAlias = ConfigMapEnvSource  # noqa: Y015
 
 @_typing.final
 class SecretEnvSource(_message.Message):
+    """A secret."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOCALOBJECTREFERENCE_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     optional: _builtins.bool
+    """Whether it may be missing; default false."""
     @_builtins.property
-    def localObjectReference(self) -> Global___LocalObjectReference: ...
+    def localObjectReference(self) -> Global___LocalObjectReference:
+        """Its name."""
+
     def __init__(
         self,
         *,
@@ -196,10 +240,13 @@ Global___SecretEnvSource: _TypeAlias = SecretEnvSource  # noqa: Y015
 
 @_typing.final
 class LocalObjectReference(_message.Message):
+    """An object of the same Kubernetes namespace."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the object."""
     def __init__(
         self,
         *,

@@ -33,7 +33,8 @@ class _NotificationControlEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_N
     NOTIFICATION_CONTROL_PROJECT_OWNER_ONLY: _NotificationControl.ValueType  # 2
     NOTIFICATION_CONTROL_NOTIFICATION_OFF: _NotificationControl.ValueType  # 3
 
-class NotificationControl(_NotificationControl, metaclass=_NotificationControlEnumTypeWrapper): ...
+class NotificationControl(_NotificationControl, metaclass=_NotificationControlEnumTypeWrapper):
+    """Who hears that something is about to be removed."""
 
 NOTIFICATION_CONTROL_INVALID: NotificationControl.ValueType  # 0
 NOTIFICATION_CONTROL_PROJECT_OWNER_AND_USER_TEAM: NotificationControl.ValueType  # 1
@@ -53,7 +54,8 @@ class _ProjectStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectS
     PROJECT_STATE_READY: _ProjectState.ValueType  # 3
     PROJECT_STATE_ERROR: _ProjectState.ValueType  # 4
 
-class ProjectState(_ProjectState, metaclass=_ProjectStateEnumTypeWrapper): ...
+class ProjectState(_ProjectState, metaclass=_ProjectStateEnumTypeWrapper):
+    """Whether a project can be used."""
 
 PROJECT_STATE_INVALID: ProjectState.ValueType  # 0
 PROJECT_STATE_PROVISIONING: ProjectState.ValueType  # 1
@@ -74,7 +76,8 @@ class _ProjectPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectP
     PROJECT_PHASE_PRODUCTION: _ProjectPhase.ValueType  # 3
     PROJECT_PHASE_DECOMMISSION: _ProjectPhase.ValueType  # 4
 
-class ProjectPhase(_ProjectPhase, metaclass=_ProjectPhaseEnumTypeWrapper): ...
+class ProjectPhase(_ProjectPhase, metaclass=_ProjectPhaseEnumTypeWrapper):
+    """How far a project's work has come."""
 
 PROJECT_PHASE_INVALID: ProjectPhase.ValueType  # 0
 PROJECT_PHASE_DEVELOPMENT: ProjectPhase.ValueType  # 1
@@ -85,16 +88,23 @@ Global___ProjectPhase: _TypeAlias = ProjectPhase  # noqa: Y015
 
 @_typing.final
 class OwnerInfo(_message.Message):
+    """The team and the people who answer for something."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OWNING_TEAM_FIELD_NUMBER: _builtins.int
     OWNERS_FIELD_NUMBER: _builtins.int
     OWNER_GROUPS_FIELD_NUMBER: _builtins.int
     owning_team: _builtins.str
+    """UUID of the team; may be empty."""
     @_builtins.property
-    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """People, by user name."""
+
     @_builtins.property
-    def owner_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def owner_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Groups of people, by name."""
+
     def __init__(
         self,
         *,
@@ -112,10 +122,13 @@ Global___OwnerInfo: _TypeAlias = OwnerInfo  # noqa: Y015
 
 @_typing.final
 class Retention(_message.Message):
+    """How long something is kept."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RETENTION_IN_DAYS_FIELD_NUMBER: _builtins.int
     retention_in_days: _builtins.int
+    """Days; 0 keeps it for good."""
     def __init__(
         self,
         *,
@@ -131,6 +144,8 @@ Global___Retention: _TypeAlias = Retention  # noqa: Y015
 
 @_typing.final
 class RetentionConfig(_message.Message):
+    """How long the parts of a project are kept."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ONLINE_DEPLOYMENT_RETENTION_FIELD_NUMBER: _builtins.int
@@ -139,14 +154,23 @@ class RetentionConfig(_message.Message):
     MODEL_RETENTION_FIELD_NUMBER: _builtins.int
     NOTIFICATION_CONTROL_FIELD_NUMBER: _builtins.int
     notification_control: Global___NotificationControl.ValueType
+    """Who is told before something goes."""
     @_builtins.property
-    def online_deployment_retention(self) -> Global___Retention: ...
+    def online_deployment_retention(self) -> Global___Retention:
+        """For deployments that answer requests; unset keeps them."""
+
     @_builtins.property
-    def offline_deployment_retention(self) -> Global___Retention: ...
+    def offline_deployment_retention(self) -> Global___Retention:
+        """For deployments that predict in batches; unset keeps them."""
+
     @_builtins.property
-    def endpoint_retention(self) -> Global___Retention: ...
+    def endpoint_retention(self) -> Global___Retention:
+        """For endpoints; unset keeps them."""
+
     @_builtins.property
-    def model_retention(self) -> Global___Retention: ...
+    def model_retention(self) -> Global___Retention:
+        """For models; unset keeps them."""
+
     def __init__(
         self,
         *,
@@ -166,12 +190,16 @@ Global___RetentionConfig: _TypeAlias = RetentionConfig  # noqa: Y015
 
 @_typing.final
 class ProjectTypeInfo(_message.Message):
+    """The sort of machine learning that a project does."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IS_CORE_ML_FIELD_NUMBER: _builtins.int
     IS_GENERATIVE_AI_FIELD_NUMBER: _builtins.int
     is_core_ml: _builtins.bool
+    """Whether it trains models of its own; default false."""
     is_generative_ai: _builtins.bool
+    """Whether it builds on generative models; default false."""
     def __init__(
         self,
         *,
@@ -188,6 +216,8 @@ Global___ProjectTypeInfo: _TypeAlias = ProjectTypeInfo  # noqa: Y015
 
 @_typing.final
 class ProjectSpec(_message.Message):
+    """Whose the project is and where its code lies."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -220,19 +250,33 @@ class ProjectSpec(_message.Message):
     RETENTION_CONFIG_FIELD_NUMBER: _builtins.int
     TYPE_INFO_FIELD_NUMBER: _builtins.int
     description: _builtins.str
+    """What the project is for; may be empty."""
     tier: _builtins.int
+    """How important it is: 1 is most, 5 least."""
     git_repo: _builtins.str
+    """Address of the repository; may be empty."""
     root_dir: _builtins.str
+    """Folder of the code, from the repository's or the server's root; empty means the root itself."""
     @_builtins.property
-    def owner(self) -> Global___OwnerInfo: ...
+    def owner(self) -> Global___OwnerInfo:
+        """The team and people who answer for it."""
+
     @_builtins.property
-    def commit(self) -> _git_pb2.CommitInfo: ...
+    def commit(self) -> _git_pb2.CommitInfo:
+        """Commit that the project was applied from; may be unset."""
+
     @_builtins.property
-    def supporting_links(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def supporting_links(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pages about it: title to URL."""
+
     @_builtins.property
-    def retention_config(self) -> Global___RetentionConfig: ...
+    def retention_config(self) -> Global___RetentionConfig:
+        """How long its parts are kept; unset keeps all."""
+
     @_builtins.property
-    def type_info(self) -> Global___ProjectTypeInfo: ...
+    def type_info(self) -> Global___ProjectTypeInfo:
+        """The sort of machine learning it does; may be unset."""
+
     def __init__(
         self,
         *,
@@ -256,6 +300,8 @@ Global___ProjectSpec: _TypeAlias = ProjectSpec  # noqa: Y015
 
 @_typing.final
 class ProjectStatus(_message.Message):
+    """Whether the project can be used."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -263,10 +309,15 @@ class ProjectStatus(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     LAST_UPDATE_TIME_FIELD_NUMBER: _builtins.int
     state: Global___ProjectState.ValueType
+    """Whether it can be used."""
     phase: Global___ProjectPhase.ValueType
+    """How far its work has come."""
     error_message: _builtins.str
+    """Why it cannot be used; empty otherwise."""
     @_builtins.property
-    def last_update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def last_update_time(self) -> _timestamp_pb2.Timestamp:
+        """When the status last changed."""
+
     def __init__(
         self,
         *,
@@ -285,6 +336,8 @@ Global___ProjectStatus: _TypeAlias = ProjectStatus  # noqa: Y015
 
 @_typing.final
 class Project(_message.Message):
+    """A tenant: the namespace of all other resources, with its owners and its code."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -292,13 +345,21 @@ class Project(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Project; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___ProjectSpec: ...
+    def spec(self) -> Global___ProjectSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___ProjectStatus: ...
+    def status(self) -> Global___ProjectStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -317,17 +378,25 @@ Global___Project: _TypeAlias = Project  # noqa: Y015
 
 @_typing.final
 class ProjectList(_message.Message):
+    """A page of Project resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` ProjectList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Project]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Project]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

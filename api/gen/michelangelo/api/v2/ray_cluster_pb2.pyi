@@ -39,7 +39,8 @@ class _RayClusterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RayCl
     RAY_CLUSTER_STATE_UNKNOWN: _RayClusterState.ValueType  # 6
     RAY_CLUSTER_STATE_UNHEALTHY: _RayClusterState.ValueType  # 7
 
-class RayClusterState(_RayClusterState, metaclass=_RayClusterStateEnumTypeWrapper): ...
+class RayClusterState(_RayClusterState, metaclass=_RayClusterStateEnumTypeWrapper):
+    """Where a Ray cluster is in its life."""
 
 RAY_CLUSTER_STATE_INVALID: RayClusterState.ValueType  # 0
 RAY_CLUSTER_STATE_PROVISIONING: RayClusterState.ValueType  # 1
@@ -53,6 +54,8 @@ Global___RayClusterState: _TypeAlias = RayClusterState  # noqa: Y015
 
 @_typing.final
 class RayHeadSpec(_message.Message):
+    """The head node."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -79,10 +82,15 @@ class RayHeadSpec(_message.Message):
     POD_FIELD_NUMBER: _builtins.int
     RAY_START_PARAMS_FIELD_NUMBER: _builtins.int
     service_type: _builtins.str
+    """Kubernetes service in front of the head; empty means `ClusterIP`."""
     @_builtins.property
-    def pod(self) -> _generated_pb2.PodTemplateSpec: ...
+    def pod(self) -> _generated_pb2.PodTemplateSpec:
+        """The pod of the head."""
+
     @_builtins.property
-    def ray_start_params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def ray_start_params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Flags of `ray start`: name to value."""
+
     def __init__(
         self,
         *,
@@ -100,6 +108,8 @@ Global___RayHeadSpec: _TypeAlias = RayHeadSpec  # noqa: Y015
 
 @_typing.final
 class RayWorkerSpec(_message.Message):
+    """A group of equal worker nodes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -128,12 +138,19 @@ class RayWorkerSpec(_message.Message):
     NODE_TYPE_FIELD_NUMBER: _builtins.int
     RAY_START_PARAMS_FIELD_NUMBER: _builtins.int
     min_instances: _builtins.int
+    """Fewest workers; default 0."""
     max_instances: _builtins.int
+    """Most workers; default 0."""
     node_type: _builtins.str
+    """Name of the group; may be empty."""
     @_builtins.property
-    def pod(self) -> _generated_pb2.PodTemplateSpec: ...
+    def pod(self) -> _generated_pb2.PodTemplateSpec:
+        """The pod of each worker."""
+
     @_builtins.property
-    def ray_start_params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def ray_start_params(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Flags of `ray start`: name to value."""
+
     def __init__(
         self,
         *,
@@ -153,6 +170,8 @@ Global___RayWorkerSpec: _TypeAlias = RayWorkerSpec  # noqa: Y015
 
 @_typing.final
 class RayClusterSpec(_message.Message):
+    """What a Ray cluster is made of."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -183,18 +202,31 @@ class RayClusterSpec(_message.Message):
     TERMINATION_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
     ray_version: _builtins.str
+    """Ray release; empty means that of the images."""
     @_builtins.property
-    def user(self) -> _user_pb2.UserInfo: ...
+    def user(self) -> _user_pb2.UserInfo:
+        """Whom it is made for."""
+
     @_builtins.property
-    def head(self) -> Global___RayHeadSpec: ...
+    def head(self) -> Global___RayHeadSpec:
+        """The head node."""
+
     @_builtins.property
-    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayWorkerSpec]: ...
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayWorkerSpec]:
+        """The groups of workers; may be empty."""
+
     @_builtins.property
-    def ray_conf(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def ray_conf(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further settings of Ray: name to value."""
+
     @_builtins.property
-    def termination(self) -> _job_pb2.TerminationSpec: ...
+    def termination(self) -> _job_pb2.TerminationSpec:
+        """Takes the cluster down; unset lets it run."""
+
     @_builtins.property
-    def scheduling(self) -> _job_pb2.SchedulingSpec: ...
+    def scheduling(self) -> _job_pb2.SchedulingSpec:
+        """How it may be treated while it waits and runs."""
+
     def __init__(
         self,
         *,
@@ -216,6 +248,8 @@ Global___RayClusterSpec: _TypeAlias = RayClusterSpec  # noqa: Y015
 
 @_typing.final
 class RayHeadNodeInfo(_message.Message):
+    """How the head node is reached."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -224,10 +258,15 @@ class RayHeadNodeInfo(_message.Message):
     CLIENT_PORT_FIELD_NUMBER: _builtins.int
     JUPYTER_NOTEBOOK_PORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of its pod."""
     namespace: _builtins.str
+    """Kubernetes namespace of its pod."""
     ip: _builtins.str
+    """Address of its pod."""
     client_port: _builtins.int
+    """Port for Ray clients."""
     jupyter_notebook_port: _builtins.int
+    """Port of the notebook; 0 without one."""
     def __init__(
         self,
         *,
@@ -247,6 +286,8 @@ Global___RayHeadNodeInfo: _TypeAlias = RayHeadNodeInfo  # noqa: Y015
 
 @_typing.final
 class PodErrors(_message.Message):
+    """Why a pod failed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -255,10 +296,15 @@ class PodErrors(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the pod."""
     container_name: _builtins.str
+    """The container that failed first."""
     exit_code: _builtins.int
+    """Exit status of that container."""
     reason: _builtins.str
+    """One word for programs."""
     message: _builtins.str
+    """A sentence for people."""
     def __init__(
         self,
         *,
@@ -278,6 +324,8 @@ Global___PodErrors: _TypeAlias = PodErrors  # noqa: Y015
 
 @_typing.final
 class RayClusterStatus(_message.Message):
+    """Whether the Ray cluster can take jobs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -290,20 +338,35 @@ class RayClusterStatus(_message.Message):
     POD_ERRORS_FIELD_NUMBER: _builtins.int
     LOG_URL_FIELD_NUMBER: _builtins.int
     state: Global___RayClusterState.ValueType
+    """Where it is in its life."""
     job_url: _builtins.str
+    """Page of the cluster; may be empty."""
     log_url: _builtins.str
+    """Page with its logs; may be empty."""
     @_builtins.property
-    def last_update_time(self) -> _generated_pb2_1.Time: ...
+    def last_update_time(self) -> _generated_pb2_1.Time:
+        """When the status last changed."""
+
     @_builtins.property
-    def head_node(self) -> Global___RayHeadNodeInfo: ...
+    def head_node(self) -> Global___RayHeadNodeInfo:
+        """How the head is reached; unset before it runs."""
+
     @_builtins.property
-    def assignment(self) -> _job_pb2.AssignmentInfo: ...
+    def assignment(self) -> _job_pb2.AssignmentInfo:
+        """The compute cluster it was sent to."""
+
     @_builtins.property
-    def scheduling_info(self) -> _job_pb2.SchedulingInfo: ...
+    def scheduling_info(self) -> _job_pb2.SchedulingInfo:
+        """Attempts to place it."""
+
     @_builtins.property
-    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings on its way from queue to end."""
+
     @_builtins.property
-    def pod_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodErrors]: ...
+    def pod_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodErrors]:
+        """Pods that failed."""
+
     def __init__(
         self,
         *,
@@ -327,6 +390,8 @@ Global___RayClusterStatus: _TypeAlias = RayClusterStatus  # noqa: Y015
 
 @_typing.final
 class RayCluster(_message.Message):
+    """A Ray cluster that lives as long as its jobs need it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -334,13 +399,21 @@ class RayCluster(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2_1.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2_1.TypeMeta:
+        """`apiVersion` and `kind` RayCluster; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2_1.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2_1.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___RayClusterSpec: ...
+    def spec(self) -> Global___RayClusterSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___RayClusterStatus: ...
+    def status(self) -> Global___RayClusterStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -359,17 +432,25 @@ Global___RayCluster: _TypeAlias = RayCluster  # noqa: Y015
 
 @_typing.final
 class RayClusterList(_message.Message):
+    """A page of RayCluster resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2_1.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2_1.TypeMeta:
+        """`apiVersion` and `kind` RayClusterList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2_1.ListMeta: ...
+    def metadata(self) -> _generated_pb2_1.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayCluster]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayCluster]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

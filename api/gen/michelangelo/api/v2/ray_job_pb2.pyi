@@ -36,7 +36,8 @@ class _RayJobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RayJobSta
     RAY_JOB_STATE_FAILED: _RayJobState.ValueType  # 4
     RAY_JOB_STATE_KILLED: _RayJobState.ValueType  # 5
 
-class RayJobState(_RayJobState, metaclass=_RayJobStateEnumTypeWrapper): ...
+class RayJobState(_RayJobState, metaclass=_RayJobStateEnumTypeWrapper):
+    """Where a Ray job is in its life."""
 
 RAY_JOB_STATE_INVALID: RayJobState.ValueType  # 0
 RAY_JOB_STATE_INITIALIZING: RayJobState.ValueType  # 1
@@ -48,6 +49,8 @@ Global___RayJobState: _TypeAlias = RayJobState  # noqa: Y015
 
 @_typing.final
 class RayJobSpec(_message.Message):
+    """What runs on which Ray cluster."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
@@ -56,12 +59,19 @@ class RayJobSpec(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     entrypoint: _builtins.str
+    """Shell command that starts it; required."""
     object_store_memory_ratio: _builtins.float
+    """Share of memory for Ray's object store, 0 to 1; 0 means Ray's own."""
     job_id: _builtins.str
+    """Id of the job at Ray; empty lets one be made."""
     @_builtins.property
-    def user(self) -> _user_pb2.UserInfo: ...
+    def user(self) -> _user_pb2.UserInfo:
+        """Whom it runs for."""
+
     @_builtins.property
-    def cluster(self) -> _options_pb2.ResourceIdentifier: ...
+    def cluster(self) -> _options_pb2.ResourceIdentifier:
+        """The RayCluster it runs on."""
+
     def __init__(
         self,
         *,
@@ -81,6 +91,8 @@ Global___RayJobSpec: _TypeAlias = RayJobSpec  # noqa: Y015
 
 @_typing.final
 class RayJobStatus(_message.Message):
+    """How the job fares."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -92,14 +104,23 @@ class RayJobStatus(_message.Message):
     RAY_CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     STATUS_CONDITIONS_FIELD_NUMBER: _builtins.int
     state: Global___RayJobState.ValueType
+    """Where it is in its life."""
     job_id: _builtins.str
+    """Id of the job at Ray."""
     job_status: _builtins.str
+    """Ray's own word for its state."""
     message: _builtins.str
+    """What went wrong; empty otherwise."""
     dashboard_url: _builtins.str
+    """Page of the job at Ray; may be empty."""
     job_deployment_status: _builtins.str
+    """State of its submission, in the words of the Kubernetes operator."""
     ray_cluster_name: _builtins.str
+    """The Ray cluster as Kubernetes calls it."""
     @_builtins.property
-    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings on its way from queue to end."""
+
     def __init__(
         self,
         *,
@@ -122,6 +143,8 @@ Global___RayJobStatus: _TypeAlias = RayJobStatus  # noqa: Y015
 
 @_typing.final
 class RayJob(_message.Message):
+    """A program that runs on a RayCluster."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -129,13 +152,21 @@ class RayJob(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` RayJob; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___RayJobSpec: ...
+    def spec(self) -> Global___RayJobSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___RayJobStatus: ...
+    def status(self) -> Global___RayJobStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -154,17 +185,25 @@ Global___RayJob: _TypeAlias = RayJob  # noqa: Y015
 
 @_typing.final
 class RayJobList(_message.Message):
+    """A page of RayJob resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` RayJobList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayJob]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RayJob]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

@@ -32,21 +32,32 @@ class _RevisionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revisio
     DESCRIPTOR: _descriptor.EnumDescriptor
     REVISION_STATE_INVALID: _RevisionState.ValueType  # 0
     REVISION_STATE_CREATED: _RevisionState.ValueType  # 1
+    """Stored; its content was not checked yet."""
     REVISION_STATE_BUILDING: _RevisionState.ValueType  # 2
+    """What it needs is being made."""
     REVISION_STATE_READY: _RevisionState.ValueType  # 3
+    """Its content is whole."""
     REVISION_STATE_ERROR: _RevisionState.ValueType  # 4
+    """Its content cannot be used."""
 
-class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper): ...
+class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper):
+    """Whether a snapshot can be used."""
 
 REVISION_STATE_INVALID: RevisionState.ValueType  # 0
 REVISION_STATE_CREATED: RevisionState.ValueType  # 1
+"""Stored; its content was not checked yet."""
 REVISION_STATE_BUILDING: RevisionState.ValueType  # 2
+"""What it needs is being made."""
 REVISION_STATE_READY: RevisionState.ValueType  # 3
+"""Its content is whole."""
 REVISION_STATE_ERROR: RevisionState.ValueType  # 4
+"""Its content cannot be used."""
 Global___RevisionState: _TypeAlias = RevisionState  # noqa: Y015
 
 @_typing.final
 class RevisionSpec(_message.Message):
+    """A whole object as it was at one moment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BASE_TYPE_FIELD_NUMBER: _builtins.int
@@ -58,19 +69,33 @@ class RevisionSpec(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     GIT_COMMIT_FIELD_NUMBER: _builtins.int
     revision_id: _builtins.str
+    """Identity among the versions of one object."""
     source: _builtins.str
+    """Where the version comes from, for example a commit; required."""
     @_builtins.property
-    def base_type(self) -> _generated_pb2.TypeMeta: ...
+    def base_type(self) -> _generated_pb2.TypeMeta:
+        """Kind and version of the object."""
+
     @_builtins.property
-    def base_resource(self) -> _options_pb2.ResourceIdentifier: ...
+    def base_resource(self) -> _options_pb2.ResourceIdentifier:
+        """Name of the object."""
+
     @_builtins.property
-    def content(self) -> _any_pb2.Any: ...
+    def content(self) -> _any_pb2.Any:
+        """The object itself, packed."""
+
     @_builtins.property
-    def owner(self) -> _user_pb2.UserInfo: ...
+    def owner(self) -> _user_pb2.UserInfo:
+        """Who made that version; may be empty."""
+
     @_builtins.property
-    def parent(self) -> _options_pb2.ResourceIdentifier: ...
+    def parent(self) -> _options_pb2.ResourceIdentifier:
+        """The version before; empty for the first."""
+
     @_builtins.property
-    def git_commit(self) -> _git_pb2.CommitInfo: ...
+    def git_commit(self) -> _git_pb2.CommitInfo:
+        """Code that the object belongs to; may be unset."""
+
     def __init__(
         self,
         *,
@@ -93,10 +118,13 @@ Global___RevisionSpec: _TypeAlias = RevisionSpec  # noqa: Y015
 
 @_typing.final
 class RevisionStatus(_message.Message):
+    """Whether the snapshot can be used."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     state: Global___RevisionState.ValueType
+    """Whether it can be used."""
     def __init__(
         self,
         *,
@@ -112,6 +140,8 @@ Global___RevisionStatus: _TypeAlias = RevisionStatus  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
+    """Snapshot of another resource, so that it can be named and used after the original has changed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -119,13 +149,21 @@ class Revision(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` Revision; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___RevisionSpec: ...
+    def spec(self) -> Global___RevisionSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___RevisionStatus: ...
+    def status(self) -> Global___RevisionStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -144,17 +182,25 @@ Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
 class RevisionList(_message.Message):
+    """A page of Revision resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` RevisionList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

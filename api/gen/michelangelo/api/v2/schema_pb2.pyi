@@ -37,7 +37,8 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_FLOAT: _DataType.ValueType  # 20
     DATA_TYPE_DOUBLE: _DataType.ValueType  # 21
 
-class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper): ...
+class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
+    """The type of one value."""
 
 DATA_TYPE_INVALID: DataType.ValueType  # 0
 DATA_TYPE_UNKNOWN: DataType.ValueType  # 1
@@ -54,11 +55,15 @@ Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
 class DataSchema(_message.Message):
+    """The columns of a table, a request or an answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SCHEMA_ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def schema_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataSchemaItem]: ...
+    def schema_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataSchemaItem]:
+        """The columns in order."""
+
     def __init__(
         self,
         *,
@@ -74,15 +79,21 @@ Global___DataSchema: _TypeAlias = DataSchema  # noqa: Y015
 
 @_typing.final
 class DataSchemaItem(_message.Message):
+    """One column."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name of the column."""
     data_type: Global___DataType.ValueType
+    """Type of its values, or of the elements if `shape` is set."""
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Size of each dimension, -1 if it varies; empty for a scalar."""
+
     def __init__(
         self,
         *,

@@ -25,11 +25,15 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DriverSpec(_message.Message):
+    """The driver of a Spark application."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POD_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pod(self) -> _pod_pb2.PodSpec: ...
+    def pod(self) -> _pod_pb2.PodSpec:
+        """Its container."""
+
     def __init__(
         self,
         *,
@@ -45,13 +49,18 @@ Global___DriverSpec: _TypeAlias = DriverSpec  # noqa: Y015
 
 @_typing.final
 class ExecutorSpec(_message.Message):
+    """The executors of a Spark application."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POD_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
     instances: _builtins.int
+    """How many; 0 leaves it to Spark."""
     @_builtins.property
-    def pod(self) -> _pod_pb2.PodSpec: ...
+    def pod(self) -> _pod_pb2.PodSpec:
+        """Container of each."""
+
     def __init__(
         self,
         *,
@@ -68,6 +77,8 @@ Global___ExecutorSpec: _TypeAlias = ExecutorSpec  # noqa: Y015
 
 @_typing.final
 class SparkJobSpec(_message.Message):
+    """What runs on Spark, and with how much."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -103,26 +114,47 @@ class SparkJobSpec(_message.Message):
     SCHEDULING_FIELD_NUMBER: _builtins.int
     SPARK_VERSION_FIELD_NUMBER: _builtins.int
     main_class: _builtins.str
+    """Main class of a JVM application; empty for Python."""
     main_application_file: _builtins.str
+    """Where the program lies; required."""
     spark_version: _builtins.str
+    """Spark release; empty means that of the image."""
     @_builtins.property
-    def user(self) -> _user_pb2.UserInfo: ...
+    def user(self) -> _user_pb2.UserInfo:
+        """Whom it runs for."""
+
     @_builtins.property
-    def affinity(self) -> _job_pb2.Affinity: ...
+    def affinity(self) -> _job_pb2.Affinity:
+        """Where it wants to run; unset means anywhere."""
+
     @_builtins.property
-    def driver(self) -> Global___DriverSpec: ...
+    def driver(self) -> Global___DriverSpec:
+        """The driver."""
+
     @_builtins.property
-    def executor(self) -> Global___ExecutorSpec: ...
+    def executor(self) -> Global___ExecutorSpec:
+        """The executors."""
+
     @_builtins.property
-    def spark_conf(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def spark_conf(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Spark properties: name to value."""
+
     @_builtins.property
-    def main_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def main_args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Arguments of the program."""
+
     @_builtins.property
-    def deps(self) -> Global___Dependencies: ...
+    def deps(self) -> Global___Dependencies:
+        """What must be there beside the program."""
+
     @_builtins.property
-    def termination(self) -> _job_pb2.TerminationSpec: ...
+    def termination(self) -> _job_pb2.TerminationSpec:
+        """Stops the application; unset lets it run."""
+
     @_builtins.property
-    def scheduling(self) -> _job_pb2.SchedulingSpec: ...
+    def scheduling(self) -> _job_pb2.SchedulingSpec:
+        """How it may be treated while it waits and runs."""
+
     def __init__(
         self,
         *,
@@ -149,17 +181,25 @@ Global___SparkJobSpec: _TypeAlias = SparkJobSpec  # noqa: Y015
 
 @_typing.final
 class Dependencies(_message.Message):
+    """Files that an application needs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JARS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     PY_FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def jars(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def jars(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Java archives."""
+
     @_builtins.property
-    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files for the working folder of each executor."""
+
     @_builtins.property
-    def py_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def py_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Python files and archives."""
+
     def __init__(
         self,
         *,
@@ -177,6 +217,8 @@ Global___Dependencies: _TypeAlias = Dependencies  # noqa: Y015
 
 @_typing.final
 class SparkJobStatus(_message.Message):
+    """How the application fares."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONDITIONS_FIELD_NUMBER: _builtins.int
@@ -186,15 +228,25 @@ class SparkJobStatus(_message.Message):
     JOB_URL_FIELD_NUMBER: _builtins.int
     APPLICATION_ID_FIELD_NUMBER: _builtins.int
     job_url: _builtins.str
+    """Page of the application; may be empty."""
     application_id: _builtins.str
+    """Id of the application at Spark."""
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_generated_pb2.Condition]: ...
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_generated_pb2.Condition]:
+        """Findings in the words of Kubernetes."""
+
     @_builtins.property
-    def assignment(self) -> _job_pb2.AssignmentInfo: ...
+    def assignment(self) -> _job_pb2.AssignmentInfo:
+        """The compute cluster it was sent to."""
+
     @_builtins.property
-    def scheduling_info(self) -> _job_pb2.SchedulingInfo: ...
+    def scheduling_info(self) -> _job_pb2.SchedulingInfo:
+        """Attempts to place it."""
+
     @_builtins.property
-    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]: ...
+    def status_conditions(self) -> _containers.RepeatedCompositeFieldContainer[_conditions_pb2.Condition]:
+        """Findings on its way from queue to end."""
+
     def __init__(
         self,
         *,
@@ -215,6 +267,8 @@ Global___SparkJobStatus: _TypeAlias = SparkJobStatus  # noqa: Y015
 
 @_typing.final
 class SparkJob(_message.Message):
+    """A Spark application that runs once."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -222,13 +276,21 @@ class SparkJob(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` SparkJob; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___SparkJobSpec: ...
+    def spec(self) -> Global___SparkJobSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___SparkJobStatus: ...
+    def status(self) -> Global___SparkJobStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -247,17 +309,25 @@ Global___SparkJob: _TypeAlias = SparkJob  # noqa: Y015
 
 @_typing.final
 class SparkJobList(_message.Message):
+    """A page of SparkJob resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` SparkJobList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SparkJob]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SparkJob]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

@@ -21,14 +21,20 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateSparkJobRequest(_message.Message):
+    """What to create."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_FIELD_NUMBER: _builtins.int
     CREATE_OPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job(self) -> _spark_job_pb2.SparkJob: ...
+    def spark_job(self) -> _spark_job_pb2.SparkJob:
+        """The SparkJob; name and namespace are required."""
+
     @_builtins.property
-    def create_options(self) -> _generated_pb2.CreateOptions: ...
+    def create_options(self) -> _generated_pb2.CreateOptions:
+        """`dryRun: All` checks without storing; unset stores."""
+
     def __init__(
         self,
         *,
@@ -45,11 +51,15 @@ Global___CreateSparkJobRequest: _TypeAlias = CreateSparkJobRequest  # noqa: Y015
 
 @_typing.final
 class CreateSparkJobResponse(_message.Message):
+    """What was created."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job(self) -> _spark_job_pb2.SparkJob: ...
+    def spark_job(self) -> _spark_job_pb2.SparkJob:
+        """The SparkJob with what the server filled in."""
+
     def __init__(
         self,
         *,
@@ -65,15 +75,21 @@ Global___CreateSparkJobResponse: _TypeAlias = CreateSparkJobResponse  # noqa: Y0
 
 @_typing.final
 class GetSparkJobRequest(_message.Message):
+    """What to return."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     GET_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name; required."""
     namespace: _builtins.str
+    """Its namespace; required."""
     @_builtins.property
-    def get_options(self) -> _generated_pb2.GetOptions: ...
+    def get_options(self) -> _generated_pb2.GetOptions:
+        """Kubernetes' options; unset reads the latest state."""
+
     def __init__(
         self,
         *,
@@ -91,11 +107,15 @@ Global___GetSparkJobRequest: _TypeAlias = GetSparkJobRequest  # noqa: Y015
 
 @_typing.final
 class GetSparkJobResponse(_message.Message):
+    """What was found."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job(self) -> _spark_job_pb2.SparkJob: ...
+    def spark_job(self) -> _spark_job_pb2.SparkJob:
+        """The SparkJob."""
+
     def __init__(
         self,
         *,
@@ -111,14 +131,20 @@ Global___GetSparkJobResponse: _TypeAlias = GetSparkJobResponse  # noqa: Y015
 
 @_typing.final
 class UpdateSparkJobRequest(_message.Message):
+    """What to replace."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_FIELD_NUMBER: _builtins.int
     UPDATE_OPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job(self) -> _spark_job_pb2.SparkJob: ...
+    def spark_job(self) -> _spark_job_pb2.SparkJob:
+        """The SparkJob as it should be."""
+
     @_builtins.property
-    def update_options(self) -> _generated_pb2.UpdateOptions: ...
+    def update_options(self) -> _generated_pb2.UpdateOptions:
+        """`dryRun: All` checks without storing; unset stores."""
+
     def __init__(
         self,
         *,
@@ -135,11 +161,15 @@ Global___UpdateSparkJobRequest: _TypeAlias = UpdateSparkJobRequest  # noqa: Y015
 
 @_typing.final
 class UpdateSparkJobResponse(_message.Message):
+    """What is stored now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job(self) -> _spark_job_pb2.SparkJob: ...
+    def spark_job(self) -> _spark_job_pb2.SparkJob:
+        """The SparkJob with what the server filled in."""
+
     def __init__(
         self,
         *,
@@ -155,15 +185,21 @@ Global___UpdateSparkJobResponse: _TypeAlias = UpdateSparkJobResponse  # noqa: Y0
 
 @_typing.final
 class DeleteSparkJobRequest(_message.Message):
+    """What to delete."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DELETE_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name; required."""
     namespace: _builtins.str
+    """Its namespace; required."""
     @_builtins.property
-    def delete_options(self) -> _generated_pb2.DeleteOptions: ...
+    def delete_options(self) -> _generated_pb2.DeleteOptions:
+        """Preconditions, dry run, and what becomes of what it owns; unset deletes that too."""
+
     def __init__(
         self,
         *,
@@ -181,6 +217,8 @@ Global___DeleteSparkJobRequest: _TypeAlias = DeleteSparkJobRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSparkJobResponse(_message.Message):
+    """Empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -196,16 +234,23 @@ Global___DeleteSparkJobResponse: _TypeAlias = DeleteSparkJobResponse  # noqa: Y0
 
 @_typing.final
 class DeleteSparkJobCollectionRequest(_message.Message):
+    """Which resources to delete."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DELETE_OPTIONS_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Their namespace; required."""
     @_builtins.property
-    def delete_options(self) -> _generated_pb2.DeleteOptions: ...
+    def delete_options(self) -> _generated_pb2.DeleteOptions:
+        """As for a single deletion; unset by default."""
+
     @_builtins.property
-    def list_options(self) -> _generated_pb2.ListOptions: ...
+    def list_options(self) -> _generated_pb2.ListOptions:
+        """Selects by label and field; unset selects all."""
+
     def __init__(
         self,
         *,
@@ -223,6 +268,8 @@ Global___DeleteSparkJobCollectionRequest: _TypeAlias = DeleteSparkJobCollectionR
 
 @_typing.final
 class DeleteSparkJobCollectionResponse(_message.Message):
+    """Empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -238,16 +285,23 @@ Global___DeleteSparkJobCollectionResponse: _TypeAlias = DeleteSparkJobCollection
 
 @_typing.final
 class ListSparkJobRequest(_message.Message):
+    """Which resources to return."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_EXT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Their namespace; empty means all namespaces."""
     @_builtins.property
-    def list_options(self) -> _generated_pb2.ListOptions: ...
+    def list_options(self) -> _generated_pb2.ListOptions:
+        """Selects by label and field, and says where a page begins; unset selects all."""
+
     @_builtins.property
-    def list_options_ext(self) -> _list_pb2.ListOptionsExt: ...
+    def list_options_ext(self) -> _list_pb2.ListOptionsExt:
+        """Comparisons, order and pages; unset selects all, by name."""
+
     def __init__(
         self,
         *,
@@ -265,11 +319,15 @@ Global___ListSparkJobRequest: _TypeAlias = ListSparkJobRequest  # noqa: Y015
 
 @_typing.final
 class ListSparkJobResponse(_message.Message):
+    """What was found."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPARK_JOB_LIST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spark_job_list(self) -> _spark_job_pb2.SparkJobList: ...
+    def spark_job_list(self) -> _spark_job_pb2.SparkJobList:
+        """The page."""
+
     def __init__(
         self,
         *,

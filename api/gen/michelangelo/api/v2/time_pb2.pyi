@@ -35,7 +35,8 @@ class _TimeUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TimeUnit.Val
     TIME_UNIT_MINUTE: _TimeUnit.ValueType  # 7
     TIME_UNIT_SECOND: _TimeUnit.ValueType  # 8
 
-class TimeUnit(_TimeUnit, metaclass=_TimeUnitEnumTypeWrapper): ...
+class TimeUnit(_TimeUnit, metaclass=_TimeUnitEnumTypeWrapper):
+    """A unit of the calendar or the clock."""
 
 TIME_UNIT_INVALID: TimeUnit.ValueType  # 0
 TIME_UNIT_YEAR: TimeUnit.ValueType  # 1
@@ -50,17 +51,25 @@ Global___TimeUnit: _TypeAlias = TimeUnit  # noqa: Y015
 
 @_typing.final
 class TimeRange(_message.Message):
+    """A span of time: two ends, or one that always ends now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     DURATION_FROM_NOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def start(self) -> _timestamp_pb2.Timestamp: ...
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """First instant; unset leaves it open."""
+
     @_builtins.property
-    def end(self) -> _timestamp_pb2.Timestamp: ...
+    def end(self) -> _timestamp_pb2.Timestamp:
+        """Last instant; unset leaves it open."""
+
     @_builtins.property
-    def duration_from_now(self) -> _duration_pb2.Duration: ...
+    def duration_from_now(self) -> _duration_pb2.Duration:
+        """Length of a span that ends now; used without `start` and `end`."""
+
     def __init__(
         self,
         *,
@@ -78,12 +87,16 @@ Global___TimeRange: _TypeAlias = TimeRange  # noqa: Y015
 
 @_typing.final
 class Duration(_message.Message):
+    """A length of time in units of the calendar."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NUM_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     num: _builtins.int
+    """How many."""
     unit: Global___TimeUnit.ValueType
+    """Of what."""
     def __init__(
         self,
         *,

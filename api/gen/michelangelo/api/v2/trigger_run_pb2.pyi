@@ -33,16 +33,25 @@ class _TriggerRunAction:
 class _TriggerRunActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TriggerRunAction.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRIGGER_RUN_ACTION_NO_ACTION: _TriggerRunAction.ValueType  # 0
+    """Leave it as it is."""
     TRIGGER_RUN_ACTION_KILL: _TriggerRunAction.ValueType  # 1
+    """End it for good."""
     TRIGGER_RUN_ACTION_PAUSE: _TriggerRunAction.ValueType  # 2
+    """Start nothing until it is resumed."""
     TRIGGER_RUN_ACTION_RESUME: _TriggerRunAction.ValueType  # 3
+    """Go on after a pause."""
 
-class TriggerRunAction(_TriggerRunAction, metaclass=_TriggerRunActionEnumTypeWrapper): ...
+class TriggerRunAction(_TriggerRunAction, metaclass=_TriggerRunActionEnumTypeWrapper):
+    """What a person wants of a trigger."""
 
 TRIGGER_RUN_ACTION_NO_ACTION: TriggerRunAction.ValueType  # 0
+"""Leave it as it is."""
 TRIGGER_RUN_ACTION_KILL: TriggerRunAction.ValueType  # 1
+"""End it for good."""
 TRIGGER_RUN_ACTION_PAUSE: TriggerRunAction.ValueType  # 2
+"""Start nothing until it is resumed."""
 TRIGGER_RUN_ACTION_RESUME: TriggerRunAction.ValueType  # 3
+"""Go on after a pause."""
 Global___TriggerRunAction: _TypeAlias = TriggerRunAction  # noqa: Y015
 
 class _TriggerRunState:
@@ -59,7 +68,8 @@ class _TriggerRunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trigg
     TRIGGER_RUN_STATE_PENDING_KILL: _TriggerRunState.ValueType  # 5
     TRIGGER_RUN_STATE_PAUSED: _TriggerRunState.ValueType  # 6
 
-class TriggerRunState(_TriggerRunState, metaclass=_TriggerRunStateEnumTypeWrapper): ...
+class TriggerRunState(_TriggerRunState, metaclass=_TriggerRunStateEnumTypeWrapper):
+    """Where a trigger is in its life."""
 
 TRIGGER_RUN_STATE_INVALID: TriggerRunState.ValueType  # 0
 TRIGGER_RUN_STATE_RUNNING: TriggerRunState.ValueType  # 1
@@ -72,10 +82,13 @@ Global___TriggerRunState: _TypeAlias = TriggerRunState  # noqa: Y015
 
 @_typing.final
 class CronSchedule(_message.Message):
+    """Instants by a cron expression."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CRON_FIELD_NUMBER: _builtins.int
     cron: _builtins.str
+    """Five fields, in UTC; required."""
     def __init__(
         self,
         *,
@@ -91,11 +104,15 @@ Global___CronSchedule: _TypeAlias = CronSchedule  # noqa: Y015
 
 @_typing.final
 class IntervalSchedule(_message.Message):
+    """Instants at equal distances."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def interval(self) -> _duration_pb2.Duration: ...
+    def interval(self) -> _duration_pb2.Duration:
+        """The distance, a minute at least; required."""
+
     def __init__(
         self,
         *,
@@ -111,13 +128,18 @@ Global___IntervalSchedule: _TypeAlias = IntervalSchedule  # noqa: Y015
 
 @_typing.final
 class BatchPolicy(_message.Message):
+    """Starts the runs of one instant in portions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
+    """Runs of one portion; 0 leaves it to the server."""
     @_builtins.property
-    def wait(self) -> _duration_pb2.Duration: ...
+    def wait(self) -> _duration_pb2.Duration:
+        """Time between two portions; unset leaves it to the server."""
+
     def __init__(
         self,
         *,
@@ -134,6 +156,8 @@ Global___BatchPolicy: _TypeAlias = BatchPolicy  # noqa: Y015
 
 @_typing.final
 class Trigger(_message.Message):
+    """When runs start, and with which parameters."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -164,16 +188,27 @@ class Trigger(_message.Message):
     BATCH_POLICY_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     max_concurrency: _builtins.int
+    """Most runs of this trigger at a time; 0 sets no bound."""
     @_builtins.property
-    def cron_schedule(self) -> Global___CronSchedule: ...
+    def cron_schedule(self) -> Global___CronSchedule:
+        """Set to start them by a cron expression."""
+
     @_builtins.property
-    def batch_rerun(self) -> Global___BatchRerun: ...
+    def batch_rerun(self) -> Global___BatchRerun:
+        """Set to repeat runs of the past, once."""
+
     @_builtins.property
-    def interval_schedule(self) -> Global___IntervalSchedule: ...
+    def interval_schedule(self) -> Global___IntervalSchedule:
+        """Set to start them at equal distances."""
+
     @_builtins.property
-    def parameters_map(self) -> _containers.MessageMap[_builtins.str, _parameter_pb2.PipelineExecutionParameters]: ...
+    def parameters_map(self) -> _containers.MessageMap[_builtins.str, _parameter_pb2.PipelineExecutionParameters]:
+        """One run an entry at each instant; empty means one run with defaults."""
+
     @_builtins.property
-    def batch_policy(self) -> Global___BatchPolicy: ...
+    def batch_policy(self) -> Global___BatchPolicy:
+        """Portions; unset starts all runs of an instant at once."""
+
     def __init__(
         self,
         *,
@@ -196,6 +231,8 @@ Global___Trigger: _TypeAlias = Trigger  # noqa: Y015
 
 @_typing.final
 class TriggerRunSpec(_message.Message):
+    """Which pipeline is started, when, and whether that goes on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
@@ -210,23 +247,41 @@ class TriggerRunSpec(_message.Message):
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     kill: _builtins.bool
+    """True ends it; `action` says the same and more."""
     source_trigger_name: _builtins.str
+    """Entry of the pipeline's trigger map that this activates; may be empty."""
     auto_flip: _builtins.bool
+    """Whether it moves on to newer revisions by itself; default false."""
     action: Global___TriggerRunAction.ValueType
+    """What is wanted of it; default nothing."""
     @_builtins.property
-    def pipeline(self) -> _options_pb2.ResourceIdentifier: ...
+    def pipeline(self) -> _options_pb2.ResourceIdentifier:
+        """The pipeline; required."""
+
     @_builtins.property
-    def revision(self) -> _options_pb2.ResourceIdentifier: ...
+    def revision(self) -> _options_pb2.ResourceIdentifier:
+        """Snapshot of the pipeline to run; empty means the latest."""
+
     @_builtins.property
-    def trigger(self) -> Global___Trigger: ...
+    def trigger(self) -> Global___Trigger:
+        """When and with what; unset means that of `source_trigger_name`."""
+
     @_builtins.property
-    def actor(self) -> _user_pb2.UserInfo: ...
+    def actor(self) -> _user_pb2.UserInfo:
+        """Who activated it."""
+
     @_builtins.property
-    def start_timestamp(self) -> _timestamp_pb2.Timestamp: ...
+    def start_timestamp(self) -> _timestamp_pb2.Timestamp:
+        """First instant of a backfill; unset means from now on."""
+
     @_builtins.property
-    def end_timestamp(self) -> _timestamp_pb2.Timestamp: ...
+    def end_timestamp(self) -> _timestamp_pb2.Timestamp:
+        """Last instant of a backfill; unset means without end."""
+
     @_builtins.property
-    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]: ...
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
+        """Whom to tell about it; default nobody."""
+
     def __init__(
         self,
         *,
@@ -252,17 +307,25 @@ Global___TriggerRunSpec: _TypeAlias = TriggerRunSpec  # noqa: Y015
 
 @_typing.final
 class BatchRerun(_message.Message):
+    """Runs of the past that are repeated."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_RUNS_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     RESUME_UP_TO_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipeline_runs(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]: ...
+    def pipeline_runs(self) -> _containers.RepeatedCompositeFieldContainer[_options_pb2.ResourceIdentifier]:
+        """Those runs; required."""
+
     @_builtins.property
-    def resume_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resume_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps to do again; empty means all."""
+
     @_builtins.property
-    def resume_up_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resume_up_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Steps to stop after; empty goes to the end."""
+
     def __init__(
         self,
         *,
@@ -280,6 +343,8 @@ Global___BatchRerun: _TypeAlias = BatchRerun  # noqa: Y015
 
 @_typing.final
 class TriggerRunStatus(_message.Message):
+    """Whether the trigger is active, and as what it is known."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -288,11 +353,17 @@ class TriggerRunStatus(_message.Message):
     LOG_URL_FIELD_NUMBER: _builtins.int
     ACTUAL_TRIGGER_FIELD_NUMBER: _builtins.int
     state: Global___TriggerRunState.ValueType
+    """Where it is in its life."""
     execution_workflow_id: _builtins.str
+    """The DAG that keeps the schedule."""
     error_message: _builtins.str
+    """Why it failed; empty otherwise."""
     log_url: _builtins.str
+    """Page of that DAG; may be empty."""
     @_builtins.property
-    def actual_trigger(self) -> Global___Trigger: ...
+    def actual_trigger(self) -> Global___Trigger:
+        """The trigger in force, after `source_trigger_name` was looked up."""
+
     def __init__(
         self,
         *,
@@ -312,6 +383,8 @@ Global___TriggerRunStatus: _TypeAlias = TriggerRunStatus  # noqa: Y015
 
 @_typing.final
 class TriggerRun(_message.Message):
+    """An activated schedule of a pipeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
@@ -319,13 +392,21 @@ class TriggerRun(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` TriggerRun; the server fills them in."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ObjectMeta: ...
+    def metadata(self) -> _generated_pb2.ObjectMeta:
+        """Name, namespace, labels; and what the server keeps: uid, version, times."""
+
     @_builtins.property
-    def spec(self) -> Global___TriggerRunSpec: ...
+    def spec(self) -> Global___TriggerRunSpec:
+        """What is wanted; clients write it."""
+
     @_builtins.property
-    def status(self) -> Global___TriggerRunStatus: ...
+    def status(self) -> Global___TriggerRunStatus:
+        """What was last observed; the server writes it."""
+
     def __init__(
         self,
         *,
@@ -344,17 +425,25 @@ Global___TriggerRun: _TypeAlias = TriggerRun  # noqa: Y015
 
 @_typing.final
 class TriggerRunList(_message.Message):
+    """A page of TriggerRun resources."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_META_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def type_meta(self) -> _generated_pb2.TypeMeta: ...
+    def type_meta(self) -> _generated_pb2.TypeMeta:
+        """`apiVersion` and `kind` TriggerRunList."""
+
     @_builtins.property
-    def metadata(self) -> _generated_pb2.ListMeta: ...
+    def metadata(self) -> _generated_pb2.ListMeta:
+        """Version of the store that the page shows, and where the next page begins."""
+
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriggerRun]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriggerRun]:
+        """The resources in the order asked for."""
+
     def __init__(
         self,
         *,

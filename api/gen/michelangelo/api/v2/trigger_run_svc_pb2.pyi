@@ -21,14 +21,20 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateTriggerRunRequest(_message.Message):
+    """What to create."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_FIELD_NUMBER: _builtins.int
     CREATE_OPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run(self) -> _trigger_run_pb2.TriggerRun: ...
+    def trigger_run(self) -> _trigger_run_pb2.TriggerRun:
+        """The TriggerRun; name and namespace are required."""
+
     @_builtins.property
-    def create_options(self) -> _generated_pb2.CreateOptions: ...
+    def create_options(self) -> _generated_pb2.CreateOptions:
+        """`dryRun: All` checks without storing; unset stores."""
+
     def __init__(
         self,
         *,
@@ -45,11 +51,15 @@ Global___CreateTriggerRunRequest: _TypeAlias = CreateTriggerRunRequest  # noqa: 
 
 @_typing.final
 class CreateTriggerRunResponse(_message.Message):
+    """What was created."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run(self) -> _trigger_run_pb2.TriggerRun: ...
+    def trigger_run(self) -> _trigger_run_pb2.TriggerRun:
+        """The TriggerRun with what the server filled in."""
+
     def __init__(
         self,
         *,
@@ -65,15 +75,21 @@ Global___CreateTriggerRunResponse: _TypeAlias = CreateTriggerRunResponse  # noqa
 
 @_typing.final
 class GetTriggerRunRequest(_message.Message):
+    """What to return."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     GET_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name; required."""
     namespace: _builtins.str
+    """Its namespace; required."""
     @_builtins.property
-    def get_options(self) -> _generated_pb2.GetOptions: ...
+    def get_options(self) -> _generated_pb2.GetOptions:
+        """Kubernetes' options; unset reads the latest state."""
+
     def __init__(
         self,
         *,
@@ -91,11 +107,15 @@ Global___GetTriggerRunRequest: _TypeAlias = GetTriggerRunRequest  # noqa: Y015
 
 @_typing.final
 class GetTriggerRunResponse(_message.Message):
+    """What was found."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run(self) -> _trigger_run_pb2.TriggerRun: ...
+    def trigger_run(self) -> _trigger_run_pb2.TriggerRun:
+        """The TriggerRun."""
+
     def __init__(
         self,
         *,
@@ -111,14 +131,20 @@ Global___GetTriggerRunResponse: _TypeAlias = GetTriggerRunResponse  # noqa: Y015
 
 @_typing.final
 class UpdateTriggerRunRequest(_message.Message):
+    """What to replace."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_FIELD_NUMBER: _builtins.int
     UPDATE_OPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run(self) -> _trigger_run_pb2.TriggerRun: ...
+    def trigger_run(self) -> _trigger_run_pb2.TriggerRun:
+        """The TriggerRun as it should be."""
+
     @_builtins.property
-    def update_options(self) -> _generated_pb2.UpdateOptions: ...
+    def update_options(self) -> _generated_pb2.UpdateOptions:
+        """`dryRun: All` checks without storing; unset stores."""
+
     def __init__(
         self,
         *,
@@ -135,11 +161,15 @@ Global___UpdateTriggerRunRequest: _TypeAlias = UpdateTriggerRunRequest  # noqa: 
 
 @_typing.final
 class UpdateTriggerRunResponse(_message.Message):
+    """What is stored now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run(self) -> _trigger_run_pb2.TriggerRun: ...
+    def trigger_run(self) -> _trigger_run_pb2.TriggerRun:
+        """The TriggerRun with what the server filled in."""
+
     def __init__(
         self,
         *,
@@ -155,15 +185,21 @@ Global___UpdateTriggerRunResponse: _TypeAlias = UpdateTriggerRunResponse  # noqa
 
 @_typing.final
 class DeleteTriggerRunRequest(_message.Message):
+    """What to delete."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DELETE_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name; required."""
     namespace: _builtins.str
+    """Its namespace; required."""
     @_builtins.property
-    def delete_options(self) -> _generated_pb2.DeleteOptions: ...
+    def delete_options(self) -> _generated_pb2.DeleteOptions:
+        """Preconditions, dry run, and what becomes of what it owns; unset deletes that too."""
+
     def __init__(
         self,
         *,
@@ -181,6 +217,8 @@ Global___DeleteTriggerRunRequest: _TypeAlias = DeleteTriggerRunRequest  # noqa: 
 
 @_typing.final
 class DeleteTriggerRunResponse(_message.Message):
+    """Empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -196,16 +234,23 @@ Global___DeleteTriggerRunResponse: _TypeAlias = DeleteTriggerRunResponse  # noqa
 
 @_typing.final
 class DeleteTriggerRunCollectionRequest(_message.Message):
+    """Which resources to delete."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DELETE_OPTIONS_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Their namespace; required."""
     @_builtins.property
-    def delete_options(self) -> _generated_pb2.DeleteOptions: ...
+    def delete_options(self) -> _generated_pb2.DeleteOptions:
+        """As for a single deletion; unset by default."""
+
     @_builtins.property
-    def list_options(self) -> _generated_pb2.ListOptions: ...
+    def list_options(self) -> _generated_pb2.ListOptions:
+        """Selects by label and field; unset selects all."""
+
     def __init__(
         self,
         *,
@@ -223,6 +268,8 @@ Global___DeleteTriggerRunCollectionRequest: _TypeAlias = DeleteTriggerRunCollect
 
 @_typing.final
 class DeleteTriggerRunCollectionResponse(_message.Message):
+    """Empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -238,16 +285,23 @@ Global___DeleteTriggerRunCollectionResponse: _TypeAlias = DeleteTriggerRunCollec
 
 @_typing.final
 class ListTriggerRunRequest(_message.Message):
+    """Which resources to return."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_FIELD_NUMBER: _builtins.int
     LIST_OPTIONS_EXT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Their namespace; empty means all namespaces."""
     @_builtins.property
-    def list_options(self) -> _generated_pb2.ListOptions: ...
+    def list_options(self) -> _generated_pb2.ListOptions:
+        """Selects by label and field, and says where a page begins; unset selects all."""
+
     @_builtins.property
-    def list_options_ext(self) -> _list_pb2.ListOptionsExt: ...
+    def list_options_ext(self) -> _list_pb2.ListOptionsExt:
+        """Comparisons, order and pages; unset selects all, by name."""
+
     def __init__(
         self,
         *,
@@ -265,11 +319,15 @@ Global___ListTriggerRunRequest: _TypeAlias = ListTriggerRunRequest  # noqa: Y015
 
 @_typing.final
 class ListTriggerRunResponse(_message.Message):
+    """What was found."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIGGER_RUN_LIST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def trigger_run_list(self) -> _trigger_run_pb2.TriggerRunList: ...
+    def trigger_run_list(self) -> _trigger_run_pb2.TriggerRunList:
+        """The page."""
+
     def __init__(
         self,
         *,

@@ -18,12 +18,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class UserInfo(_message.Message):
+    """A person or a program that acts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     PROXY_USER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name; empty means unknown."""
     proxy_user: _builtins.str
+    """User in whose name it acts; empty means in its own."""
     def __init__(
         self,
         *,

@@ -6,11 +6,13 @@ croniter, which Airflow's own cron timetables use, fires fixed-time jobs twice i
 from __future__ import annotations
 
 import datetime
+import zoneinfo
 from typing import Any
 
 import pendulum
+from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 
 class TriggerTimetable(Timetable):
@@ -37,6 +39,19 @@ class TriggerTimetable(Timetable):
         """Return the timetable of serialized arguments."""
         return cls(**data)
 
+    def validate(self) -> None:
+        """Raise AirflowTimetableInvalid for a schedule that cannot be: Airflow asks when it reads the DAG."""
+        try:
+            zone = zoneinfo.ZoneInfo(self._timezone)
+            if self._interval_s is None:
+                CronSim(str(self._cron), datetime.datetime(2026, 1, 1, tzinfo=zone))
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise AirflowTimetableInvalid(f"there is no time zone {self._timezone!r}") from error
+        except CronSimError as error:
+            raise AirflowTimetableInvalid(f"{self._cron!r} is no cron expression: {error}") from error
+        if self._interval_s is not None and self._interval_s < 1:
+            raise AirflowTimetableInvalid(f"the interval must be at least 1 s, not {self._interval_s:g}")
+
     def infer_manual_data_interval(self, *, run_after: pendulum.DateTime) -> DataInterval:
         """A manual run is for its own moment."""
         return DataInterval.exact(run_after)
@@ -44,25 +59,34 @@ class TriggerTimetable(Timetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Return the next instant after the last run, or after now when runs were missed."""
-        after = pendulum.now("UTC")
-        if restriction.earliest is not None:
-            after = max(after, restriction.earliest)
-        if last_automated_data_interval is not None:
-            due = self.following(last_automated_data_interval.end)
-            if due > after or self.following(due) > after:
-                return DagRunInfo.exact(due)
-            after = max(after, due)
-        found = self.following(after)
-        if restriction.latest is not None and found > restriction.latest:
+        """Return the next instant after the last run, or after now when more than one was missed.
+
+        Before the first run the start stands for the last one: Airflow asks at every parse, and an instant that has
+        just passed must stay due until the scheduler has made its run.
+        """
+        now = pendulum.now("UTC")
+        last = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest
+        found = self.following(last or now)
+        later = self.following(found) if found else None
+        if found and later and later <= now:
+            found = self.following(now)
+        if found is None or (restriction.latest is not None and found > restriction.latest):
             return None
         return DagRunInfo.exact(found)
 
-    def following(self, moment: pendulum.DateTime) -> pendulum.DateTime:
-        """Return the first instant after `moment`."""
+    def following(self, moment: pendulum.DateTime) -> pendulum.DateTime | None:
+        """Return the first instant after `moment`, in UTC; None if there is none within 50 years."""
         if self._interval_s is not None:
             step = int(self._interval_s)
             return pendulum.from_timestamp((int(moment.timestamp()) // step + 1) * step)
-        local = moment.in_timezone(self._timezone)
-        found = next(CronSim(str(self._cron), datetime.datetime.fromisoformat(local.isoformat())))
-        return pendulum.instance(found).in_timezone("UTC")
+        # A plain datetime in the zone, not at its present offset: the offset changes on the way.
+        zone = zoneinfo.ZoneInfo(self._timezone)
+        local = datetime.datetime.fromtimestamp(int(moment.timestamp()), zone)
+        try:
+            # cronsim counts by the local clock: in the hour that comes twice it may first give a time that has passed.
+            found = next(
+                instant for instant in CronSim(str(self._cron), local) if instant.timestamp() > moment.timestamp()
+            )
+        except (CronSimError, StopIteration):
+            return None
+        return pendulum.instance(found.astimezone(datetime.UTC), tz="UTC")

@@ -123,9 +123,10 @@ def fitted(kind: Kind, field: str, value: Scalar, path: str) -> Scalar:
         return _text(value, path)
     if index is not None and index.field.enum_type is not None and isinstance(value, str):
         named = index.field.enum_type.values_by_name.get(value)
-        if named is None:
+        if named is not None:
+            return int(named.number)
+        if _read_number(value) is None:
             raise bad_filter(path, f"{field} has no value {value[:64]!r}")
-        return int(named.number)
     return _number(field, value, path)
 
 

@@ -102,6 +102,7 @@ class Resources:
         kind = kind_of(resource)
         new = copy.deepcopy(resource)
         stamp(new)
+        new.spec.SetInParent()
         old = await self._store.get(key_of(new))
         if new.metadata.resourceVersion and new.metadata.resourceVersion != old.metadata.resourceVersion:
             raise Conflict(
@@ -225,6 +226,8 @@ class Resources:
 
 def _prepare(kind: Kind, new: Any) -> None:
     stamp(new)
+    # No spec and an empty one are the same object: both are found by the defaults of their fields.
+    new.spec.SetInParent()
     metadata = new.metadata
     if not metadata.name and metadata.generateName:
         if not is_name(metadata.generateName.rstrip("-.") or "-"):

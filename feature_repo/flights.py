@@ -1,4 +1,4 @@
-"""Features of the flights example.  What a value means and how long it may be used; how it is made is the example's code."""
+"""Features of the flights example: what a value means, how long it may be used.  How it is made: `examples/flights`."""
 
 from datetime import timedelta
 
@@ -7,8 +7,12 @@ from feast.types import Float64
 from feast.value_type import ValueType
 
 origin = Entity(name="origin", join_keys=["origin"], value_type=ValueType.STRING, description="Airport of departure.")
-destination = Entity(name="destination", join_keys=["dest"], value_type=ValueType.STRING, description="Airport of arrival.")
-carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="Airline, two letters.")
+destination = Entity(
+    name="destination", join_keys=["dest"], value_type=ValueType.STRING, description="Airport of arrival."
+)
+carrier = Entity(
+    name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="Airline, two letters."
+)
 plane = Entity(name="plane", join_keys=["tailnum"], value_type=ValueType.STRING, description="Tail number.")
 
 

@@ -1,4 +1,7 @@
-"""BatchPredict stage: scores the examples of a project with a registered model.  The work is `operators.jobs.batch_predict`."""
+"""BatchPredict stage: scores the examples of a project with a registered model.
+
+Only says what to run.  The work is `operators.jobs.batch_predict`.
+"""
 
 from __future__ import annotations
 

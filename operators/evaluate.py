@@ -1,4 +1,7 @@
-"""Evaluate stage: measures a model on the test part of a dataset beside a baseline, and reports.  The work is `operators.jobs.evaluate`."""
+"""Evaluate stage: measures a model on the test part of a dataset beside a baseline, and reports.
+
+Only says what to run.  The work is `operators.jobs.evaluate`.
+"""
 
 from __future__ import annotations
 

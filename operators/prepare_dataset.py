@@ -1,4 +1,7 @@
-"""PrepareDataset stage: joins features to examples as they were known at each example's time, and splits the examples by time.  The work is `operators.jobs.prepare_dataset`."""
+"""PrepareDataset stage: joins features to examples as they were known then, and splits the examples by time.
+
+Only says what to run.  The work is `operators.jobs.prepare_dataset`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""RegisterModel stage: registers a model once its served form gives what the trained one gives.  The work is `operators.jobs.register_model`."""
+"""RegisterModel stage: registers a model once its served form gives what the trained one gives.
+
+Only says what to run.  The work is `operators.jobs.register_model`.
+"""
 
 from __future__ import annotations
 

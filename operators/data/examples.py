@@ -1,4 +1,4 @@
-"""What a project's module gives: labelled examples and the sources of its features.  Loads the module, judges its answers."""
+"""What a project's module gives: labelled examples and the sources of its features.  Judges it; computes nothing."""
 
 from __future__ import annotations
 
@@ -82,5 +82,7 @@ def dtype_of(column: pd.Series[Any]) -> str:
         return "timestamp"
     found = {"b": "bool", "i": "long", "u": "long", "f": "double", "O": "string", "U": "string"}.get(kind)
     if found is None:
-        raise UserError(f"column {column.name!r} has dtype {column.dtype}: use text, numbers, booleans or aware timestamps")
+        raise UserError(
+            f"column {column.name!r} has dtype {column.dtype}: use text, numbers, booleans or aware timestamps"
+        )
     return found

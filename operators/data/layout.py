@@ -1,4 +1,4 @@
-"""Where a run's data lies in the artifact store, and how a folder is written so that a reader sees all of it or none."""
+"""Where a run's data lies in the artifact store, and how a folder is written: a reader sees all of it or none."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """A model as a folder of plain files, each with its digest.  Nothing in it is ever executed or unpickled.
 
-    manifest.json   format, name, when it was made, size and SHA-256 of every other file
-    graph.json      the transformation graph
-    model.onnx      the served form of the model
-    features.json   which features are joined, by which keys, and how old they may be
-    signature.json  what a caller has to send and what comes back
-    golden.json     held-out rows and the trained model's answers to them
+manifest.json   format, name, when it was made, size and SHA-256 of every other file
+graph.json      the transformation graph
+model.onnx      the served form of the model
+features.json   which features are joined, by which keys, and how old they may be
+signature.json  what a caller has to send and what comes back
+golden.json     held-out rows and the trained model's answers to them
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def load(uri: str) -> Artifact:
     found = _read(uri)
     unsafe = sorted(name for name in found if name.lower().endswith(UNSAFE))
     if unsafe:
-        raise ArtifactError("UNSAFE_FORMAT", f"{', '.join(unsafe)}: this format can run code when it is loaded; refused")
+        raise ArtifactError(
+            "UNSAFE_FORMAT", f"{', '.join(unsafe)}: this format can run code when it is loaded; refused"
+        )
     if MANIFEST not in found:
         raise ArtifactError("MALFORMED_ARTIFACT", f"there is no {MANIFEST}")
     manifest = _manifest(found.pop(MANIFEST))

@@ -1,4 +1,4 @@
-"""The transformation graph: raw columns and features in, the model's float32 matrix out.  Imports numpy and nothing else.
+"""The transformation graph: raw columns and features in, the model's float32 matrix out.  Imports numpy alone.
 
 A graph is fitted on the training part, stored in the model as JSON and run at prediction: the same code for one row and
 for a million.  Missing numbers are NaN, missing text is "", a missing instant is `MISSING`.
@@ -194,7 +194,7 @@ def _fields(node: Any) -> dict[str, Any]:
 
 
 def _node(item: Mapping[str, Any]) -> Node:
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
     made: Node = KINDS[fields.pop("kind")](**fields)
     return made
 

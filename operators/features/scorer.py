@@ -1,4 +1,4 @@
-"""A model in its served form: the transformation graph and an ONNX Runtime session.  Online, batch and MLflow use this one.
+"""A model in its served form: transformation graph and ONNX Runtime session.  Online, batch and MLflow use this one.
 
 Never unpickles: a session is made of the bytes that the artifact verified.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import io
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from operators.jobs.errors import UserError  # noqa: E402
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFINED = (Entity, FileSource, FeatureView, FeatureService)
+DEFINED: tuple[type[Any], ...] = (Entity, FileSource, FeatureView, FeatureService)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DTYPES = {
     "String": "string",
@@ -63,7 +64,7 @@ class FeatureRepository:
 
     def _gone(self, defined: Sequence[Any]) -> list[Any]:
         names = {(type(item), item.name) for item in defined}
-        registered = [*self._store.list_feature_services(), *self._store.list_feature_views()]
+        registered: list[Any] = [*self._store.list_feature_services(), *self._store.list_feature_views()]
         return [item for item in registered if (type(item), item.name) not in names]
 
     def materialize(self, service: str, *, until: datetime) -> int:
@@ -71,7 +72,9 @@ class FeatureRepository:
         views = [view.name for view in self._views(service)]
         with _locked(self._home):
             _wal(self._home)
-            self._store.materialize(EPOCH, until, feature_views=views)
+            # Feast prints progress bars and colours, which a task's log cannot show.
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                self._store.materialize(EPOCH, until, feature_views=views)
         return len(views)
 
     def join(self, service: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +83,7 @@ class FeatureRepository:
         if missing:
             raise UserError(f"feature service {service!r} is joined by {', '.join(missing)}: the examples have none")
         found = self._store.get_historical_features(entity_df=frame, features=self._service(service))
-        return found.to_df()  # type: ignore[no-any-return]
+        return found.to_df()
 
     def describe(self, service: str) -> list[dict[str, Any]]:
         """Return the views of a service as `features.json` holds them."""
@@ -91,7 +94,9 @@ class FeatureRepository:
             return self._store.get_feature_service(name)
         except FeatureServiceNotFoundException:
             known = ", ".join(sorted(item.name for item in self._store.list_feature_services())) or "none"
-            raise UserError(f"there is no feature service {name!r} in {self._definitions.name}; it has {known}") from None
+            raise UserError(
+                f"there is no feature service {name!r} in {self._definitions.name}; it has {known}"
+            ) from None
 
     def _views(self, service: str) -> list[FeatureView]:
         projections = self._service(service).feature_view_projections

@@ -58,7 +58,8 @@ class TableJob(RetrievalJob):  # type: ignore[misc,unused-ignore]
         return self._compute()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._compute().to_pandas()
+        frame: pd.DataFrame = self._compute().to_pandas()
+        return frame
 
     def persist(self, storage: Any, allow_overwrite: bool | None = False, timeout: int | None = None) -> None:
         """Not offered: datasets are written by the stage that prepares them."""
@@ -139,20 +140,25 @@ class SortedOfflineStore(OfflineStore):  # type: ignore[misc,unused-ignore]
             for view in feature_views:
                 wanted = _wanted(view, feature_refs)
                 for name, column in _join(config, view, wanted, events).items():
-                    title = f"{view.projection.name_to_use()}__{name}" if full_feature_names else name
+                    title = f"{_title(view)}__{name}" if full_feature_names else name
                     joined = joined.append_column(title, column)
             return joined
 
         return TableJob(compute, full_feature_names=full_feature_names)
 
 
+def _title(view: FeatureView) -> str:
+    name: str = view.projection.name_to_use()  # type: ignore[no-untyped-call]
+    return name
+
+
 def _wanted(view: FeatureView, refs: Sequence[str]) -> list[str]:
-    name = view.projection.name_to_use()
+    name = _title(view)
     return [ref.split(":")[1] for ref in refs if ref.split(":")[0] == name]
 
 
 def _join(config: RepoConfig, view: FeatureView, wanted: list[str], events: pa.Table) -> dict[str, pa.ChunkedArray]:
-    source = view.batch_source
+    source: Any = view.batch_source
     keys = [column.name for column in view.entity_columns]
     stamps = [name for name in (source.timestamp_field, source.created_timestamp_column) if name]
     table = _read(config, source, [*keys, *wanted, *stamps])

@@ -18,6 +18,14 @@ def data() -> dict[str, Param]:
             "", "Module", "Python file in the project's root_dir: feature_sources() and examples().", section
         ),
         "feature_service": _text("", "Feature service", "The Feast FeatureService whose features are joined.", section),
+        "features_until": Param(
+            None,
+            type=["string", "null"],
+            format="date-time",
+            title="Features until",
+            description="The online store is filled as of this instant; empty: now.  For replaying history.",
+            section=section,
+        ),
         "label": _text("label", "Label", "Column of the examples that is predicted, 0 or 1.", section),
         "train_until": _date("Train until", "Last day of the training part (UTC).", section),
         "validate_until": _date(

@@ -40,7 +40,7 @@ def _training_params() -> dict[str, Param]:
 
 
 def _scoring_params() -> dict[str, Param]:
-    wanted = ("module", "feature_service")
+    wanted = ("module", "feature_service", "features_until")
     text = "Name of a Model; empty: the champion of the model name."
     return {
         **{name: param for name, param in params.data().items() if name in wanted},

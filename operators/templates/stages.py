@@ -21,6 +21,7 @@ def features(dag: DAG) -> MaterializeFeaturesOperator:
         task_id="materialize_features",
         module=dag.param("module"),
         feature_service=dag.param("feature_service"),
+        features_until=dag.param("features_until"),
         engine=dag.param("engine"),
     )
 

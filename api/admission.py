@@ -26,8 +26,9 @@ Exists = Callable[[Key], Awaitable[Resource | None]]
 
 def suggestion(name: str) -> str:
     """Return the nearest legal name."""
-    folded = re.sub(r"[^a-z0-9.-]+", "-", name.lower())[:LONGEST_NAME].strip("-.")
-    return re.sub(r"\.{2,}|-?\.-?", ".", folded) or "model-1"
+    folded = re.sub(r"[^a-z0-9.-]+", "-", name[: 2 * LONGEST_NAME].lower())
+    parts = [part.strip("-") for part in folded.split(".")]
+    return ".".join(part for part in parts if part)[:LONGEST_NAME].strip("-.") or "model-1"
 
 
 def is_name(name: str) -> bool:
@@ -121,7 +122,9 @@ async def check_referees(resource: Resource, stored: Resource | None, exists: Ex
             continue
         if await exists(key) is None:
             found.append(
-                FieldViolation(path, f"names {key.kind} {key.name!r} in {key.namespace!r}, which does not exist")
+                FieldViolation(
+                    path, f"names {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}, which does not exist"
+                )
             )
         else:
             needed.append(key)

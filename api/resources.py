@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Any
 
 from api.admission import (
+    RULE,
     check_owners,
     check_project,
     check_referees,
@@ -21,11 +22,13 @@ from api.admission import (
     check_update,
     is_name,
     refuse,
+    suggestion,
 )
-from api.errors import Conflict, FieldViolation, InvalidArgument, NotFound
+from api.errors import Conflict, FieldViolation, NotFound
 from api.kinds import Kind, Resource, kind_of, kinds, stamp
-from api.store.base import Change, Key, Lease, Page, Preconditions, Query, Store, Write
+from api.store.base import Change, Key, Lease, Page, Preconditions, Query, Store, Write, already_exists
 from api.store.values import UPDATED_LABEL, key_of
+from api.validation import shown
 
 SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
 FOREGROUND = "foregroundDeletion"
@@ -77,11 +80,9 @@ class Resources:
         return await self._store.create(Write(new, must_exist=tuple(must_exist)))
 
     async def _refuse_taken(self, new: Any) -> None:
-        from api.errors import AlreadyExists
-
-        key = key_of(new)
-        if await self.find(key) is not None:
-            raise AlreadyExists(f"{key} already exists: choose another name or update it")
+        taken = await self.find(key_of(new))
+        if taken is not None:
+            raise already_exists(key_of(new), taken.metadata.uid)
 
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         refuse(check_shape(kind, new))
@@ -230,10 +231,10 @@ def _prepare(kind: Kind, new: Any) -> None:
     new.spec.SetInParent()
     metadata = new.metadata
     if not metadata.name and metadata.generateName:
-        if not is_name(metadata.generateName.rstrip("-.") or "-"):
-            raise InvalidArgument(
-                f"metadata.generateName {metadata.generateName[:64]!r} is no legal beginning of a name"
-            )
+        beginning = metadata.generateName
+        if not is_name(beginning.rstrip("-.") or "-"):
+            told = f"{RULE}; for example {suggestion(beginning) + '-'!r}"
+            refuse([FieldViolation("metadata.generateName", told, shown(beginning), "BAD_NAME")])
         metadata.name = metadata.generateName + secrets.token_hex(4)
     if kind.name == "Project" and not metadata.namespace:
         metadata.namespace = metadata.name

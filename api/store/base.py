@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from api.errors import AlreadyExists
 from api.kinds import Resource
 
 
@@ -185,6 +186,11 @@ class Store(Protocol):
     async def close(self) -> None:
         """Stop; every later call fails."""
         ...
+
+
+def already_exists(key: Key, uid: str) -> AlreadyExists:
+    """Return the refusal of a name that is taken."""
+    return AlreadyExists(f"{key} already exists with uid {uid}: choose another name or update it")
 
 
 def labels_match(requirements: Sequence[LabelRequirement], labels: Mapping[str, str]) -> bool:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from api.errors import (
-    AlreadyExists,
     ApiError,
     Conflict,
     DataLoss,
@@ -28,8 +27,9 @@ from api.errors import (
 )
 from api.kinds import Resource, kinds
 from api.store import sql
-from api.store.base import Change, ChangeType, Key, Lease, Page, Preconditions, Query, Write
+from api.store.base import Change, ChangeType, Key, Lease, Page, Preconditions, Query, Write, already_exists
 from api.store.values import indexed, key_of
+from api.validation import shown
 
 T = TypeVar("T")
 
@@ -107,8 +107,7 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection, revision: int) -> Resource:
             if (taken := sql.body(db, key)) is not None:
-                uid = parse(key.kind, taken).metadata.uid
-                raise AlreadyExists(f"{key} already exists with uid {uid}: choose another name or update it")
+                raise already_exists(key, parse(key.kind, taken).metadata.uid)
             require(db, write.must_exist)
             return put(db, write.resource, revision, ChangeType.ADDED)
 
@@ -215,7 +214,7 @@ def parse(kind: str, body: bytes) -> Resource:
 
 def not_found(key: Key) -> NotFound:
     """Return the refusal for a missing object."""
-    return NotFound(f"there is no {key.kind} {key.name!r} in {key.namespace!r}")
+    return NotFound(f"there is no {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}")
 
 
 def require(db: sqlite3.Connection, keys: Sequence[Key]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from api.errors import Conflict, NotFound
+from api.errors import Conflict, InvalidArgument, NotFound
 from operators.hooks.michelangelo import client
 from operators.job import run_of
 from operators.triggers import RolloutTrigger
 
-MOST_CONFLICTS = 5
+REVISION_WAIT_S = 10.0
+LOOK_S = 0.1
 
 
 class DeployModelOperator(BaseOperator):
@@ -46,20 +48,25 @@ class DeployModelOperator(BaseOperator):
         return outputs
 
     def _desire(self, context: Any, namespace: str) -> None:
+        deadline = time.monotonic() + REVISION_WAIT_S
         with client() as api:
-            for attempt in range(MOST_CONFLICTS):
+            while True:
                 try:
                     found = api.get("Deployment", namespace, self.deployment)
                     found.spec.desired_revision.namespace = namespace
                     found.spec.desired_revision.name = self.model
                     api.update(found)
+                    return
                 except NotFound as error:
                     self._give_up(context, f"{error.message}: apply the Deployment before the pipeline runs")
+                except InvalidArgument as error:
+                    # A model's revision is made by its controller, a moment after the model.
+                    if time.monotonic() > deadline:
+                        self._give_up(context, error.message)
                 except Conflict:
-                    if attempt == MOST_CONFLICTS - 1:
+                    if time.monotonic() > deadline:
                         raise
-                else:
-                    return
+                time.sleep(LOOK_S)
 
     def resume(self, context: Any, event: Mapping[str, Any], outputs: dict[str, str]) -> dict[str, str]:
         """Go on when the rollout has ended."""
@@ -67,6 +74,6 @@ class DeployModelOperator(BaseOperator):
             self._give_up(context, f"deployment {self.deployment} refused {self.model}: {event['message']}")
         return outputs
 
-    def _give_up(self, context: Any, message: str) -> None:
+    def _give_up(self, context: Any, message: str) -> NoReturn:
         context["ti"].xcom_push(key="verdict", value={"kind": "user", "message": message})
         raise AirflowFailException(message)

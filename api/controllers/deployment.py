@@ -112,6 +112,9 @@ class DeploymentController:
             message = f"Revision {wanted.name!r} is of no model that can be served"
         if not message:
             return model
+        # Whoever waits for a revision tells by the candidate that a failure is of this one, not of an earlier one.
+        deployment.status.candidate_revision.namespace = wanted.namespace or key.namespace
+        deployment.status.candidate_revision.name = wanted.name
         self._fail(deployment, "RevisionNotServable", message)
         return None
 

@@ -48,8 +48,7 @@ def rollout(namespace: str, deployment: str, revision: str) -> tuple[bool | None
         return False, f"another revision, {found.spec.desired_revision.name!r}, was desired meanwhile"
     if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_COMPLETE and status.current_revision.name == revision:
         return True, ""
-    if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_FAILED and (
-        not status.HasField("candidate_revision") or status.candidate_revision.name == revision
-    ):
+    # A failure without this candidate is of an earlier rollout: the controller has not looked yet.
+    if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_FAILED and status.candidate_revision.name == revision:
         return False, status.message
     return None, ""

@@ -137,7 +137,8 @@ class Client:
         return kinds()[name]
 
     def _request(self, kind: str, verb: str, fields: Mapping[str, Any]) -> Any:
-        return self._kind(kind).method(verb).input_type._concrete_class(**fields)
+        described: Any = self._kind(kind).method(verb).input_type
+        return described._concrete_class(**fields)
 
     def _send(self, kind: str, verb: str, request: Any) -> Any:
         import grpc
@@ -145,8 +146,8 @@ class Client:
         if self._channel is None:
             self._channel = grpc.insecure_channel(self._address)
         described = self._kind(kind)
-        method = described.method(verb)
-        call = self._channel.unary_unary(
+        method: Any = described.method(verb)
+        call: Any = self._channel.unary_unary(
             f"/{described.service.full_name}/{method.name}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=method.output_type._concrete_class.FromString,

@@ -17,6 +17,7 @@ import grpc
 import uvicorn
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from starlette.applications import Starlette
 
 from api import controllers
 from api.config import Config, load
@@ -77,7 +78,7 @@ async def grpc_server(resources: Resources, port: int) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def http_server(application: app.Starlette, port: int) -> AsyncIterator[None]:
+async def http_server(application: Starlette, port: int) -> AsyncIterator[None]:
     """Serve the HTTP port beside gRPC in the same loop."""
     server = uvicorn.Server(
         uvicorn.Config(application, host="127.0.0.1", port=port, log_level="warning", lifespan="off", access_log=False)
@@ -85,7 +86,8 @@ async def http_server(application: app.Starlette, port: int) -> AsyncIterator[No
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign,unused-ignore]
     serving = asyncio.create_task(server._serve())
     try:
-        while not server.started and not serving.done():
+        # uvicorn tells nobody when it has started.
+        while not server.started and not serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         yield
     finally:

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 V1 = "grpc.reflection.v1.ServerReflection"
 
 
-class _V1(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _V1(grpc.GenericRpcHandler):
     def __init__(self, servicer: Any) -> None:
         from grpc_reflection.v1alpha import reflection_pb2
 

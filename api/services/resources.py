@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Kind, Any], Awaitable[Message]]
 
 
-class ResourceService(grpc.GenericRpcHandler):  # type: ignore[misc]
+class ResourceService(grpc.GenericRpcHandler):
     """Serves every method of every kind's service; a method that is not ours is left to other handlers."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         verbs: dict[str, Handler] = {
             "Create": self._create,
             "Get": self._get,
@@ -181,7 +181,8 @@ def _named(kind: Kind, request: Any) -> Any:
 
 
 def _response(kind: Kind, verb: str) -> Any:
-    return kind.method(verb).output_type._concrete_class()
+    described: Any = kind.method(verb).output_type
+    return described._concrete_class()
 
 
 def _answer(kind: Kind, verb: str, resource: Any) -> Message:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from api.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from operators.jobs.errors import UserError
 
 SPEC = "spec.json"
@@ -25,6 +26,8 @@ RESULT = "result.json"
 PROCESS = "process.json"
 LOCK = "MA_JOB_LOCK"
 LONGEST_MESSAGE = 2000
+REFUSALS = (InvalidArgument, NotFound, FailedPrecondition, PermissionDenied)
+"""What the API refuses once, it refuses again."""
 
 
 def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
     try:
         program = importlib.import_module(f"operators.jobs.{spec['program']}")
         outputs = {str(name): str(value) for name, value in program.run(spec["args"]).items()}
-    except UserError as error:
+    except (UserError, *REFUSALS) as error:
         return _failed("user", str(error))
     except Exception as error:
         traceback.print_exc()

@@ -41,7 +41,10 @@ def steps_dag(steps: Sequence[Mapping[str, Any]], *, dag_id: str, described: Map
 
 def _resolved(value: Any, tasks: Mapping[str, BaseOperator]) -> Any:
     match = REFERENCE.match(value) if isinstance(value, str) else None
-    return tasks[match[1]].output[match[2]] if match else value  # type: ignore[attr-defined]
+    if match is None:
+        return value
+    outputs: Any = tasks[match[1]].output
+    return outputs[match[2]]
 
 
 def _sorted(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

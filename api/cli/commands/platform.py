@@ -47,7 +47,7 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop everything when the demo is through.")] = False,
 ) -> None:
     """From nothing to a deployed model that answers: train, evaluate, deploy, predict."""
-    from api.cli import demo as tour
     from api.cli.context import configuration
+    from api.cli.demo import run
 
-    tour.run(configuration(), leave=leave)
+    run(configuration(), leave=leave)

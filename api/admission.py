@@ -17,8 +17,10 @@ from api.store.base import Key
 from api.validation import is_map, shown, violations
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
+VERSION = re.compile(r"[0-9]{1,19}\Z")
 LONGEST_NAME = 253
 SYSTEM_NAMESPACE = "ma-system"
+MOST_OWNERS = 100
 RULE = "use lower-case letters, digits, '-' and '.', begin and end with a letter or digit, at most 253 characters"
 
 Exists = Callable[[Key], Awaitable[Resource | None]]
@@ -143,34 +145,56 @@ async def check_project(resource: Resource, exists: Exists) -> list[Key]:
     return [project]
 
 
-async def check_owners(resource: Resource, exists: Exists) -> None:
-    """Raise InvalidArgument BAD_OWNER for an owner that is missing, the object itself, or owned by it."""
-    found = []
-    for position, owner in enumerate(resource.metadata.ownerReferences):
+async def check_owners(resource: Resource, stored: Resource | None, exists: Exists) -> list[Key]:
+    """Return the owners that the write depends on.  Raises InvalidArgument BAD_OWNER for one that cannot be.
+
+    An owner is missing, the object itself, or owned by it.  One that the stored object already had is not looked at.
+    """
+    given, before = resource.metadata.ownerReferences, stored.metadata.ownerReferences if stored is not None else ()
+    if len(given) > MOST_OWNERS:
+        told = f"has {len(given)} owners, at most {MOST_OWNERS} are allowed"
+        refuse([FieldViolation("metadata.ownerReferences", told)], "BAD_OWNER")
+    found, needed = [], []
+    for position, owner in enumerate(given):
         path = f"metadata.ownerReferences[{position}]"
         key = Key(owner.kind, resource.metadata.namespace, owner.name)
+        if any((owner.kind, owner.name, owner.uid) == (had.kind, had.name, had.uid) for had in before):
+            continue
         if owner.kind not in kinds():
             found.append(FieldViolation(f"{path}.kind", "is no kind of this API", shown(owner.kind)))
             continue
         target = await exists(key)
         if target is None or target.metadata.uid != owner.uid:
-            found.append(FieldViolation(path, f"names {key} with uid {shown(owner.uid)}, which does not exist"))
+            found.append(FieldViolation(path, f"names {key} with uid {shown(owner.uid)!r}, which does not exist"))
         elif await _owned_by(target, resource.metadata.uid, exists):
             found.append(FieldViolation(path, f"makes a circle: {key} is owned by this object"))
+        else:
+            needed.append(key)
     refuse(found, "BAD_OWNER")
+    return needed
 
 
-async def _owned_by(resource: Resource, uid: str, exists: Exists, depth: int = 20) -> bool:
-    if not uid or depth == 0:
-        return depth == 0
-    if resource.metadata.uid == uid:
-        return True
-    for owner in resource.metadata.ownerReferences:
-        if owner.kind in kinds():
-            above = await exists(Key(owner.kind, resource.metadata.namespace, owner.name))
-            if above is not None and await _owned_by(above, uid, exists, depth - 1):
-                return True
+async def _owned_by(resource: Resource, uid: str, exists: Exists) -> bool:
+    """Whether `uid` is the object or stands anywhere above it.  Each owner is looked at once."""
+    waiting, seen = [resource], set()
+    while uid and waiting:
+        here = waiting.pop()
+        if here.metadata.uid == uid:
+            return True
+        for owner in here.metadata.ownerReferences:
+            if owner.uid not in seen and owner.kind in kinds():
+                seen.add(owner.uid)
+                above = await exists(Key(owner.kind, resource.metadata.namespace, owner.name))
+                if above is not None:
+                    waiting.append(above)
     return False
+
+
+def check_version(version: str, field: str) -> None:
+    """Raise InvalidArgument for a resourceVersion that no object ever had."""
+    if version and VERSION.match(version) is None:
+        told = "is the version of an object as the server gave it: a decimal number"
+        refuse([FieldViolation(field, told, shown(version))], "BAD_RESOURCE_VERSION")
 
 
 def check_update(kind: Kind, old: Resource, new: Resource) -> list[FieldViolation]:

@@ -20,6 +20,7 @@ from api.admission import (
     check_referees,
     check_shape,
     check_update,
+    check_version,
     is_name,
     refuse,
     suggestion,
@@ -27,6 +28,7 @@ from api.admission import (
 from api.errors import Conflict, FieldViolation, NotFound
 from api.kinds import Kind, Resource, kind_of, kinds, stamp
 from api.store.base import Change, Key, Lease, Page, Preconditions, Query, Store, Write, already_exists
+from api.store.records import check
 from api.store.values import UPDATED_LABEL, key_of
 from api.validation import shown
 
@@ -87,7 +89,7 @@ class Resources:
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         refuse(check_shape(kind, new))
         must_exist = list(await check_project(new, self.find)) if old is None else []
-        await check_owners(new, self.find)
+        must_exist += await check_owners(new, old, self.find)
         must_exist += await check_referees(new, old, self.find)
         found: list[FieldViolation] = []
         for admitter in self._admitters.get(kind.name, ()):
@@ -100,16 +102,20 @@ class Resources:
 
         Without metadata.resourceVersion the last write wins, as in Kubernetes' unconditional update.
         """
-        kind = kind_of(resource)
-        new = copy.deepcopy(resource)
+        check_version(resource.metadata.resourceVersion, "metadata.resourceVersion")
+        while True:
+            try:
+                return await self._update(resource, dry_run=dry_run)
+            except Conflict:
+                if resource.metadata.resourceVersion:
+                    raise
+
+    async def _update(self, resource: Any, *, dry_run: bool) -> Any:
+        kind, new = kind_of(resource), copy.deepcopy(resource)
         stamp(new)
         new.spec.SetInParent()
         old = await self._store.get(key_of(new))
-        if new.metadata.resourceVersion and new.metadata.resourceVersion != old.metadata.resourceVersion:
-            raise Conflict(
-                f"{key_of(new)} is at resourceVersion {old.metadata.resourceVersion}, "
-                f"not {new.metadata.resourceVersion[:64]}: read it again and retry"
-            )
+        check(key_of(new), old, Preconditions(resource_version=new.metadata.resourceVersion))
         refuse(check_update(kind, old, new), "IMMUTABLE_FIELD")
         _carry_over(old, new)
         if _same(old, new):
@@ -121,7 +127,7 @@ class Resources:
         if dry_run:
             return new
         if old.metadata.HasField("deletionTimestamp") and not new.metadata.finalizers:
-            return await self._remove(new)
+            return await self._store.delete(key_of(old), _unchanged(old), finalized=True)
         return await self._store.update(Write(new, old.metadata.resourceVersion, tuple(must_exist)))
 
     async def update_status(self, resource: Any) -> Any:
@@ -154,42 +160,16 @@ class Resources:
         orphan: bool = False,
         dry_run: bool = False,
     ) -> None:
-        """Delete an object and, unless `orphan`, what it owns.  With finalizers it stays until the last is removed."""
-        key = Key(kind, namespace, name)
-        stored = await self._store.get(key)
-        wanted = preconditions or Preconditions()
-        if wanted.uid and wanted.uid != stored.metadata.uid:
-            raise Conflict(f"{key} has uid {stored.metadata.uid}, not {wanted.uid}: read it again")
-        if wanted.resource_version and wanted.resource_version != stored.metadata.resourceVersion:
-            raise Conflict(f"{key} is at resourceVersion {stored.metadata.resourceVersion}: read it again and retry")
+        """Delete an object and, unless `orphan`, what it alone owns.  With finalizers it stays until they are gone.
+
+        Raises NotFound, Conflict.
+        """
+        key, wanted = Key(kind, namespace, name), preconditions or Preconditions()
+        check_version(wanted.resource_version, "delete_options.preconditions.resourceVersion")
         if dry_run:
-            return
-        if stored.metadata.finalizers:
-            await self._mark_deleted(key)
+            check(key, await self._store.get(key), wanted)
         else:
-            await self._remove(stored, orphan=orphan)
-
-    async def _mark_deleted(self, key: Key) -> None:
-        while True:
-            stored = await self._store.get(key)
-            if stored.metadata.HasField("deletionTimestamp"):
-                return
-            stored.metadata.deletionTimestamp.seconds = int(time.time())
-            try:
-                await self._store.update(Write(stored, stored.metadata.resourceVersion))
-            except Conflict:
-                continue
-            return
-
-    async def _remove(self, resource: Any, *, orphan: bool = False) -> Any:
-        owned = () if orphan else await self._store.dependents(resource.metadata.uid)
-        gone = await self._store.delete(key_of(resource), Preconditions(uid=resource.metadata.uid))
-        for key in owned:
-            try:
-                await self.delete(key.kind, key.namespace, key.name)
-            except NotFound:
-                log.debug("dependent %s was already gone", key)
-        return gone
+            await self._store.delete(key, wanted, orphan=orphan)
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:
         """Add or remove a finalizer; removing the last one of a deleted object removes the object."""
@@ -201,9 +181,9 @@ class Resources:
                 stored.metadata.finalizers.append(finalizer)
             else:
                 stored.metadata.finalizers.remove(finalizer)
-                if stored.metadata.HasField("deletionTimestamp") and not stored.metadata.finalizers:
-                    return await self._remove(stored)
             try:
+                if stored.metadata.HasField("deletionTimestamp") and not stored.metadata.finalizers:
+                    return await self._store.delete(key_of(stored), _unchanged(stored), finalized=True)
                 return await self._store.update(Write(stored, stored.metadata.resourceVersion))
             except Conflict:
                 continue
@@ -238,6 +218,10 @@ def _prepare(kind: Kind, new: Any) -> None:
         metadata.name = metadata.generateName + secrets.token_hex(4)
     if kind.name == "Project" and not metadata.namespace:
         metadata.namespace = metadata.name
+
+
+def _unchanged(resource: Any) -> Preconditions:
+    return Preconditions(resource.metadata.uid, resource.metadata.resourceVersion)
 
 
 def _carry_over(old: Any, new: Any) -> None:

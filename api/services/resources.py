@@ -6,6 +6,7 @@ A message that cannot be parsed is an answer like any other, and the connection 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -17,13 +18,14 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from api.admission import refuse
-from api.errors import ApiError, FieldViolation, InvalidArgument
+from api.errors import ApiError, Conflict, FieldViolation, InvalidArgument, NotFound
 from api.kinds import Kind, kinds
 from api.listing import LARGEST_PAGE, query_of
 from api.representable import faults
 from api.resources import Resources
 from api.services.status import status_of
 from api.store.base import Preconditions
+from api.validation import shown
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")
 DRY_RUN_ALL = "All"
@@ -65,14 +67,22 @@ class ResourceService(grpc.GenericRpcHandler):
 
     async def _create(self, kind: Kind, request: Any) -> Message:
         resource = _named(kind, request)
-        return _answer(kind, "Create", await self._resources.create(resource, dry_run=_dry(request.create_options)))
+        return _answer(
+            kind,
+            "Create",
+            await self._resources.create(resource, dry_run=_dry(request.create_options, "create_options")),
+        )
 
     async def _get(self, kind: Kind, request: Any) -> Message:
         return _answer(kind, "Get", await self._resources.get(kind.name, request.namespace, request.name))
 
     async def _update(self, kind: Kind, request: Any) -> Message:
         resource = _named(kind, request)
-        return _answer(kind, "Update", await self._resources.update(resource, dry_run=_dry(request.update_options)))
+        return _answer(
+            kind,
+            "Update",
+            await self._resources.update(resource, dry_run=_dry(request.update_options, "update_options")),
+        )
 
     async def _delete(self, kind: Kind, request: Any) -> Message:
         options = request.delete_options
@@ -82,23 +92,29 @@ class ResourceService(grpc.GenericRpcHandler):
             request.name,
             preconditions=Preconditions(options.preconditions.uid, options.preconditions.resourceVersion),
             orphan=_orphan(options),
-            dry_run=_dry(options),
+            dry_run=_dry(options, "delete_options"),
         )
         return _response(kind, "Delete")
 
     async def _delete_collection(self, kind: Kind, request: Any) -> Message:
         if not request.namespace:
-            raise InvalidArgument("namespace is required: a collection is deleted one project at a time")
+            told = "is required: a collection is deleted one project at a time"
+            refuse([FieldViolation("namespace", told)], "MISSING_FIELD")
+        orphan, dry = _orphan(request.delete_options), _dry(request.delete_options, "delete_options")
         query = query_of(kind, request.namespace, request.list_options, _no_extension())
+        if not request.list_options.limit:
+            query = replace(query, limit=0)
         for item in (await self._resources.list(kind.name, query)).items:
-            await self._resources.delete(
-                kind.name,
-                item.metadata.namespace,
-                item.metadata.name,
-                preconditions=Preconditions(uid=item.metadata.uid),
-                orphan=_orphan(request.delete_options),
-                dry_run=_dry(request.delete_options),
-            )
+            # What is gone by now was deleted by another call, or with its owner.
+            with contextlib.suppress(NotFound, Conflict):
+                await self._resources.delete(
+                    kind.name,
+                    item.metadata.namespace,
+                    item.metadata.name,
+                    preconditions=Preconditions(uid=item.metadata.uid),
+                    orphan=orphan,
+                    dry_run=dry,
+                )
         return _response(kind, "DeleteCollection")
 
     async def _list(self, kind: Kind, request: Any) -> Message:
@@ -191,17 +207,19 @@ def _answer(kind: Kind, verb: str, resource: Any) -> Message:
     return response  # type: ignore[no-any-return]
 
 
-def _dry(options: Any) -> bool:
+def _dry(options: Any, field: str) -> bool:
     unknown = [value for value in options.dryRun if value != DRY_RUN_ALL]
     if unknown:
-        raise InvalidArgument(f"dryRun knows the value {DRY_RUN_ALL!r} only, not {unknown[0][:64]!r}")
+        told = f"knows the value {DRY_RUN_ALL!r} only, not {shown(unknown[0])!r}"
+        refuse([FieldViolation(f"{field}.dryRun", told)], "INVALID_ARGUMENT")
     return bool(options.dryRun)
 
 
 def _orphan(options: Any) -> bool:
     policy = options.propagationPolicy
     if policy not in ("", "Background", "Foreground", "Orphan"):
-        raise InvalidArgument(f"propagationPolicy is Background, Foreground or Orphan, not {policy[:64]!r}")
+        told = f"is Background, Foreground or Orphan, not {shown(policy)!r}"
+        refuse([FieldViolation("delete_options.propagationPolicy", told)], "INVALID_ARGUMENT")
     return bool(policy == "Orphan" or options.orphanDependents)
 
 

@@ -1,6 +1,6 @@
 """The store's port.  One transaction an operation; one revision counter; never I/O of anybody else inside one.
 
-Revision: a 64-bit counter of the whole store, +1 a committed change, written in the same transaction as the change
+Revision: a 64-bit counter of the whole store, +1 a change, written in the same transaction as the change
 (a sequence or a clock would let a watcher miss changes, `guarantees.md` finding 1).
 """
 
@@ -159,12 +159,15 @@ class Store(Protocol):
         """Replace an object if its resourceVersion is `write.expect`.  Raises NotFound, Conflict."""
         ...
 
-    async def delete(self, key: Key, preconditions: Preconditions) -> Resource:
-        """Remove an object for good and return its last state.  Raises NotFound, Conflict."""
-        ...
+    async def delete(
+        self, key: Key, preconditions: Preconditions, *, orphan: bool = False, finalized: bool = False
+    ) -> Resource:
+        """Remove an object for good with what it alone owns, all in one transaction, and return its last state.
 
-    async def dependents(self, uid: str) -> Sequence[Key]:
-        """Return the objects whose ownerReferences name `uid`."""
+        What has finalizers only gets its deletionTimestamp, unless `finalized`: those of `key` have done their work.
+        What other owners hold too, and with `orphan` all that it owns, stays without the reference to it.
+        Raises NotFound, Conflict.
+        """
         ...
 
     async def revision(self) -> int:

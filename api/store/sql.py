@@ -69,6 +69,12 @@ def migrate(db: sqlite3.Connection) -> None:
         )
 
 
+def next_revision(db: sqlite3.Connection) -> int:
+    """Count one change and return its revision."""
+    (revision,) = db.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()
+    return int(revision)
+
+
 def body(db: sqlite3.Connection, key: Key) -> bytes | None:
     """Return the stored bytes of an object, None if there is none."""
     row = db.execute(

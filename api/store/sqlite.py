@@ -11,30 +11,23 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from api.errors import (
-    ApiError,
-    Conflict,
-    DataLoss,
-    Expired,
-    FailedPrecondition,
-    NotFound,
-    ResourceExhausted,
-)
-from api.kinds import Resource, kinds
-from api.store import sql
+from api.errors import ApiError, DataLoss, Expired, FailedPrecondition, ResourceExhausted
+from api.kinds import Resource
+from api.store import records, sql
 from api.store.base import Change, ChangeType, Key, Lease, Page, Preconditions, Query, Write, already_exists
-from api.store.values import indexed, key_of
-from api.validation import shown
+from api.store.records import NextRevision
+from api.store.values import key_of
 
 T = TypeVar("T")
 
 BALLAST_BYTES = 16 * 1024 * 1024
 WATCH_BATCH = 500
+COMPACT_EVERY = 1000
 
 
 class SqliteStore:
@@ -70,13 +63,14 @@ class SqliteStore:
         with contextlib.suppress(OSError):
             os.unlink(ballast_path(self._path))
 
-    def _write(self, db: sqlite3.Connection, work: Callable[[int], T]) -> T:
+    def _write(self, db: sqlite3.Connection, work: Callable[[NextRevision], T]) -> T:
         db.execute("BEGIN IMMEDIATE")
         try:
-            (revision,) = db.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()
-            result = work(revision)
-            if revision % 1000 == 0:
-                sql.compact(db, revision - self._window)
+            (before,) = db.execute("SELECT revision FROM counter").fetchone()
+            result = work(lambda: sql.next_revision(db))
+            (after,) = db.execute("SELECT revision FROM counter").fetchone()
+            if before // COMPACT_EVERY < after // COMPACT_EVERY:
+                sql.compact(db, after - self._window)
             db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -84,32 +78,32 @@ class SqliteStore:
             raise
         return result
 
-    async def _commit(self, work: Callable[[sqlite3.Connection, int], T]) -> T:
-        result = await self._run(lambda db: self._write(db, lambda revision: work(db, revision)))
+    async def _commit(self, work: Callable[[sqlite3.Connection, NextRevision], T]) -> T:
+        result = await self._run(lambda db: self._write(db, lambda following: work(db, following)))
         self._committed.set()
         self._committed = asyncio.Event()
         return result
 
     async def get(self, key: Key) -> Resource:
         """Return the object at `key`."""
-        body = await self._run(lambda db: sql.body(db, key))
-        if body is None:
-            raise not_found(key)
-        return parse(key.kind, body)
+        found = await self._run(lambda db: records.find(db, key))
+        if found is None:
+            raise records.not_found(key)
+        return found
 
     async def list(self, kind: str, query: Query) -> Page:
         """Return the objects of `kind` that match."""
-        return await self._run(lambda db: sql.select(db, kind, query, parse))
+        return await self._run(lambda db: sql.select(db, kind, query, records.parse))
 
     async def create(self, write: Write) -> Resource:
         """Store a new object."""
         key = key_of(write.resource)
 
-        def work(db: sqlite3.Connection, revision: int) -> Resource:
-            if (taken := sql.body(db, key)) is not None:
-                raise already_exists(key, parse(key.kind, taken).metadata.uid)
-            require(db, write.must_exist)
-            return put(db, write.resource, revision, ChangeType.ADDED)
+        def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            if (taken := records.find(db, key)) is not None:
+                raise already_exists(key, taken.metadata.uid)
+            records.require(db, write.must_exist)
+            return records.put(db, write.resource, following(), ChangeType.ADDED)
 
         return await self._commit(work)
 
@@ -117,37 +111,29 @@ class SqliteStore:
         """Replace an object if it is still the version that was read."""
         key = key_of(write.resource)
 
-        def work(db: sqlite3.Connection, revision: int) -> Resource:
-            stored = sql.body(db, key)
+        def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            stored = records.find(db, key)
             if stored is None:
-                raise not_found(key)
-            check_version(key, parse(key.kind, stored).metadata.resourceVersion, write.expect)
-            require(db, write.must_exist)
-            return put(db, write.resource, revision, ChangeType.MODIFIED)
+                raise records.not_found(key)
+            records.check(key, stored, Preconditions(resource_version=write.expect))
+            records.require(db, write.must_exist)
+            return records.put(db, write.resource, following(), ChangeType.MODIFIED)
 
         return await self._commit(work)
 
-    async def delete(self, key: Key, preconditions: Preconditions) -> Resource:
-        """Remove an object for good."""
+    async def delete(
+        self, key: Key, preconditions: Preconditions, *, orphan: bool = False, finalized: bool = False
+    ) -> Resource:
+        """Remove an object and what it alone owns, or mark it deleted while it has finalizers."""
 
-        def work(db: sqlite3.Connection, revision: int) -> Resource:
-            stored = sql.body(db, key)
+        def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            stored = records.find(db, key)
             if stored is None:
-                raise not_found(key)
-            resource = parse(key.kind, stored)
-            if preconditions.uid and preconditions.uid != resource.metadata.uid:
-                raise Conflict(f"{key} has uid {resource.metadata.uid}, not {preconditions.uid}: read it again")
-            check_version(key, resource.metadata.resourceVersion, preconditions.resource_version)
-            sql.remove(db, key)
-            resource.metadata.resourceVersion = str(revision)
-            sql.log(db, revision, ChangeType.DELETED, key, resource.SerializeToString())
-            return resource
+                raise records.not_found(key)
+            records.check(key, stored, preconditions)
+            return records.delete(db, stored, following, orphan=orphan, finalized=finalized)
 
         return await self._commit(work)
-
-    async def dependents(self, uid: str) -> Sequence[Key]:
-        """Return the objects whose ownerReferences name `uid`."""
-        return await self._run(lambda db: sql.dependents(db, uid))
 
     async def revision(self) -> int:
         """Return the newest committed revision."""
@@ -164,7 +150,7 @@ class SqliteStore:
             for revision, kind, namespace, name, change, body in rows:
                 since = revision
                 if kind in wanted:
-                    yield Change(revision, ChangeType(change), Key(kind, namespace, name), parse(kind, body))
+                    yield Change(revision, ChangeType(change), Key(kind, namespace, name), records.parse(kind, body))
             if len(rows) < WATCH_BATCH:
                 await news.wait()
 
@@ -193,41 +179,6 @@ class SqliteStore:
             await self._run(lambda db: db.close())
             self._closed = True
             self._executor.shutdown()
-
-
-def put(db: sqlite3.Connection, resource: Resource, revision: int, change: ChangeType) -> Resource:
-    """Write object, index values, labels, owners and change record."""
-    resource.metadata.resourceVersion = str(revision)
-    body = resource.SerializeToString(deterministic=True)
-    key = key_of(resource)
-    sql.remove(db, key)
-    sql.insert(db, key, resource, body, indexed(resource))
-    sql.log(db, revision, change, key, body)
-    return resource
-
-
-def parse(kind: str, body: bytes) -> Resource:
-    """Return the object of stored bytes."""
-    resource: Resource = kinds()[kind].message.FromString(body)
-    return resource
-
-
-def not_found(key: Key) -> NotFound:
-    """Return the refusal for a missing object."""
-    return NotFound(f"there is no {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}")
-
-
-def require(db: sqlite3.Connection, keys: Sequence[Key]) -> None:
-    """Check inside the transaction that referees are still there."""
-    for key in keys:
-        if sql.body(db, key) is None:
-            raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
-
-
-def check_version(key: Key, current: str, expected: str) -> None:
-    """Compare and swap: refuse a write that was computed from another version."""
-    if expected and expected != current:
-        raise Conflict(f"{key} is at resourceVersion {current}, not {expected}: read it again and retry")
 
 
 def ballast_path(path: Path) -> Path:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from operators.data.layout import path_of
 from operators.features.graph import Input
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 PARTS = ("train", "validate", "test")
 DESCRIPTION = "dataset.json"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 EVENT_TIMESTAMP = "event_timestamp"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from api.config import load
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 
 def folder_of(run: Mapping[str, str], name: str) -> Path:

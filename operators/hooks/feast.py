@@ -23,7 +23,7 @@ time.tzset()
 from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig  # noqa: E402
 from feast.errors import FeatureServiceNotFoundException  # noqa: E402
 
-from operators.jobs.errors import UserError  # noqa: E402
+from operators.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd

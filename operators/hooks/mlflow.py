@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

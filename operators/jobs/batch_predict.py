@@ -17,7 +17,7 @@ from operators.data.examples import EVENT_TIMESTAMP, examples_of
 from operators.data.layout import folder_of, written
 from operators.features import artifact
 from operators.features.scorer import Scorer, columns_of
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 from operators.jobs.model_resource import artifact_of
 from operators.jobs.prepare_dataset import join
 

@@ -19,7 +19,7 @@ from api.errors import AlreadyExists
 from operators.data import dataset
 from operators.data.examples import EVENT_TIMESTAMP
 from operators.data.layout import folder_of, path_of, written
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 from operators.jobs.train import FULL, REQUEST_ONLY, TrainedModel
 
 Scores = npt.NDArray[np.float64]

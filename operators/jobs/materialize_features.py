@@ -14,7 +14,7 @@ from typing import Any
 
 from api.config import load
 from operators.data.examples import write_sources
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "feature_repo"
 

@@ -8,7 +8,7 @@ from typing import Any
 from api.client import Client
 from api.errors import AlreadyExists
 from operators.data import dataset
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 MLFLOW_ANNOTATION = "michelangelo.airflow/mlflow-uri"
 

@@ -12,7 +12,7 @@ from operators.data import dataset
 from operators.data.examples import EVENT_TIMESTAMP, Examples, dtype_of, examples_of
 from operators.data.layout import folder_of, written
 from operators.features.graph import Input
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 from operators.jobs.materialize_features import definitions
 
 SAMPLE_SEED = 20130101

@@ -21,7 +21,7 @@ from operators.data.layout import folder_of, path_of
 from operators.features import artifact
 from operators.features.graph import MISSING
 from operators.features.scorer import Scorer, columns_of
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 from operators.jobs.model_resource import create_model
 from operators.jobs.served_form import to_onnx
 from operators.jobs.train import FULL, TrainedModel

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from api.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 SPEC = "spec.json"
 RESULT = "result.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 if TYPE_CHECKING:
     import lightgbm

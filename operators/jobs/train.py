@@ -16,7 +16,7 @@ from operators.data import dataset
 from operators.data.layout import folder_of, written
 from operators.features.graph import Graph
 from operators.features.scorer import columns_of
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 if TYPE_CHECKING:
     import lightgbm

@@ -12,6 +12,7 @@ import pytest
 
 from api.gen.michelangelo.api.v2 import project_pb2
 from api.kinds import kinds
+from api.workflows import typed
 from tests.api import wire_bytes
 from tests.api.running import Served, read, request_of
 from tests.api.wire_bytes import field
@@ -117,17 +118,11 @@ def test_a_parameter_that_is_not_finite_is_named(served: Served, project: str, v
 
 def test_a_template_value_that_is_not_finite_is_named(served: Served, project: str) -> None:
     pipeline = kinds()["Pipeline"].new(project, "train")
-    template = _typed_struct("michelangelo.airflow/Template", {"rate": float("nan"), "text": "a\0"})
+    template = typed("michelangelo.airflow/Template", {"rate": float("nan"), "text": "a\0"})
     pipeline.spec.manifest.content.Pack(template)
     refusal = served.refused(lambda: served.create(pipeline))
     assert refusal.code == "INVALID_ARGUMENT"
     assert sorted(refusal.paths) == ["spec.manifest.content.value.rate", "spec.manifest.content.value.text"]
-
-
-def _typed_struct(url: str, value: dict[str, Any]) -> Any:
-    from api.workflows import typed
-
-    return typed(url, value)
 
 
 @pytest.mark.parametrize("levels", [40, 2_000])
@@ -187,10 +182,10 @@ def long_map_key(served: Served, project: str) -> object:
 
 
 def many_faults(served: Served, project: str) -> object:
-    family = kinds()["ModelFamily"].new(project, "m")
-    for number in range(2_000):
-        family.metadata.ownerReferences.add(kind="Pipeline", name=f"p{number}", uid="é" * 100)
-    return served.create(family)
+    pipeline = kinds()["Pipeline"].new(project, "train")
+    steps = [{"name": f"größe {number}", "operator": "train"} for number in range(2_000)]
+    pipeline.spec.manifest.content.Pack(typed("michelangelo.airflow/Steps", {"steps": steps}))
+    return served.create(pipeline)
 
 
 @pytest.mark.parametrize("call", [long_name, long_project, long_reference, long_map_key, many_faults])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from operators.jobs.errors import UserError
+from operators.errors import UserError
 
 
 def run(args: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,122 @@
+"""Objects as rows: read, written with all that finds them, and deleted with all they own.  Inside one transaction.
+
+Never begins or ends a transaction; takes the next revision from its caller, one for every change.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+from api.errors import Conflict, FailedPrecondition, NotFound
+from api.kinds import Resource, kinds
+from api.store import sql
+from api.store.base import ChangeType, Key, Preconditions
+from api.store.values import indexed, key_of
+from api.validation import shown
+
+NextRevision = Callable[[], int]
+
+
+def put(db: sqlite3.Connection, resource: Resource, revision: int, change: ChangeType) -> Resource:
+    """Write object, index values, labels, owners and change record."""
+    resource.metadata.resourceVersion = str(revision)
+    body = resource.SerializeToString(deterministic=True)
+    key = key_of(resource)
+    sql.remove(db, key)
+    sql.insert(db, key, resource, body, indexed(resource))
+    sql.log(db, revision, change, key, body)
+    return resource
+
+
+def find(db: sqlite3.Connection, key: Key) -> Resource | None:
+    """Return the object at `key`, None if there is none."""
+    body = sql.body(db, key)
+    return None if body is None else parse(key.kind, body)
+
+
+def parse(kind: str, body: bytes) -> Resource:
+    """Return the object of stored bytes."""
+    resource: Resource = kinds()[kind].message.FromString(body)
+    return resource
+
+
+def not_found(key: Key) -> NotFound:
+    """Return the refusal for a missing object."""
+    return NotFound(f"there is no {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}")
+
+
+def require(db: sqlite3.Connection, keys: Sequence[Key]) -> None:
+    """Check inside the transaction that referees are still there."""
+    for key in keys:
+        if sql.body(db, key) is None:
+            raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
+
+
+def check(key: Key, resource: Resource, wanted: Preconditions) -> None:
+    """Compare and swap: refuse a change that was computed from another version or another object of the name."""
+    metadata = resource.metadata
+    if wanted.uid and wanted.uid != metadata.uid:
+        raise Conflict(f"{key} has uid {metadata.uid}, not {shown(wanted.uid)}: read it again")
+    if wanted.resource_version and wanted.resource_version != metadata.resourceVersion:
+        raise Conflict(
+            f"{key} is at resourceVersion {metadata.resourceVersion}, not {wanted.resource_version}: "
+            "read it again and retry"
+        )
+
+
+def delete(
+    db: sqlite3.Connection, resource: Resource, following: NextRevision, *, orphan: bool, finalized: bool
+) -> Resource:
+    """Remove an object and what it alone owns; one with finalizers only gets its deletionTimestamp.
+
+    orphan: what it owns stays and forgets it; finalized: the finalizers of `resource` have done their work.
+    """
+    if resource.metadata.finalizers and not finalized:
+        return _mark(db, resource, following)
+    gone = _remove(db, resource, following)
+    waiting = [(gone, orphan)]
+    while waiting:
+        owner, left_alone = waiting.pop()
+        for key in sql.dependents(db, owner.metadata.uid):
+            child = find(db, key)
+            assert child is not None, "a dependent is read in the transaction that found it"
+            if left_alone or _has_other_owner(db, child, owner.metadata.uid):
+                _forget(db, child, owner.metadata.uid, following)
+            elif child.metadata.finalizers:
+                _mark(db, child, following)
+            else:
+                waiting.append((_remove(db, child, following), False))
+    return gone
+
+
+def _mark(db: sqlite3.Connection, resource: Resource, following: NextRevision) -> Resource:
+    if resource.metadata.HasField("deletionTimestamp"):
+        return resource
+    resource.metadata.deletionTimestamp.seconds = int(time.time())
+    return put(db, resource, following(), ChangeType.MODIFIED)
+
+
+def _remove(db: sqlite3.Connection, resource: Resource, following: NextRevision) -> Resource:
+    revision, key = following(), key_of(resource)
+    resource.metadata.resourceVersion = str(revision)
+    sql.remove(db, key)
+    sql.log(db, revision, ChangeType.DELETED, key, resource.SerializeToString(deterministic=True))
+    return resource
+
+
+def _has_other_owner(db: sqlite3.Connection, resource: Resource, uid: str) -> bool:
+    for owner in resource.metadata.ownerReferences:
+        if owner.uid != uid:
+            found = find(db, Key(owner.kind, resource.metadata.namespace, owner.name))
+            if found is not None and found.metadata.uid == owner.uid:
+                return True
+    return False
+
+
+def _forget(db: sqlite3.Connection, resource: Resource, uid: str, following: NextRevision) -> None:
+    kept = [owner for owner in resource.metadata.ownerReferences if owner.uid != uid]
+    del resource.metadata.ownerReferences[:]
+    resource.metadata.ownerReferences.extend(kept)
+    put(db, resource, following(), ChangeType.MODIFIED)

@@ -95,10 +95,14 @@ def hidden(described: Mapping[str, Any] | None = None) -> dict[str, Param]:
 
 
 def over(params: Mapping[str, Param], values: Mapping[str, Any]) -> dict[str, Param]:
-    """Return `params` with other defaults: a pipeline's own values."""
-    found = {}
-    for name, param in params.items():
-        found[name] = Param(values[name], **_described(param)) if name in values else param
+    """Return `params` with other defaults: a pipeline's own values.  Raises ValueError for one that cannot be."""
+    unknown = [name for name in values if name not in params]
+    if unknown:
+        raise ValueError(f"there is no parameter {unknown[0]!r}: use {', '.join(params)}")
+    found = dict(params)
+    for name, value in values.items():
+        found[name] = Param(value, **_described(params[name]))
+        found[name].resolve()
     return found
 
 

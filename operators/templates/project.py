@@ -33,7 +33,7 @@ def dags_of_project(project: str) -> dict[str, DAG]:
             name = dag_id_of(manifest)
             if wanted is None or wanted == name:
                 found[f"dag_{len(found)}"] = build(manifest)
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:
             log.exception("manifest %s cannot be built", Path(path).name)
     return found
 
@@ -46,11 +46,13 @@ def dag_id_of(manifest: Mapping[str, Any]) -> str:
 
 
 def build(manifest: Mapping[str, Any]) -> DAG:
-    """Return the DAG of one manifest.  Raises ValueError for an unknown template or operator."""
+    """Return the DAG of one manifest.  Raises what its parts raise: ValueError for what they do not know."""
     name = dag_id_of(manifest)
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
+    if manifest["kind"] != "Pipeline":
+        raise ValueError(f"a {manifest['kind']!r} is no DAG")
     described = {
         "project": manifest["project"],
         "pipeline": manifest["name"],

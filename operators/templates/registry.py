@@ -73,6 +73,8 @@ def template_dag(name: str, *, dag_id: str = "", values: Mapping[str, Any] | Non
         doc_md=settings.pop("doc_md", template.doc),
         default_args=DEFAULT_ARGS,
         tags=settings.pop("tags", ["template"]),
+        # A DAG whose building fails half-way must not be found: only what a file names is.
+        auto_register=False,
         **settings,
     )
     with dag:

@@ -24,12 +24,15 @@ def run_name(trigger: str, instant: datetime, entry: str) -> str:
 def trigger_dag(manifest: Mapping[str, Any], *, dag_id: str, tags: list[str]) -> DAG:
     """Return the DAG of a trigger's manifest."""
     schedule = TriggerTimetable(cron=manifest["cron"], interval_s=manifest["interval_s"])
+    # Here, not when Airflow does it: an error there is one of the project's whole file.
+    schedule.validate()
     dag = DAG(
         dag_id,
         schedule=schedule,
         start_date=pendulum.parse(manifest["start"]),  # type: ignore[arg-type,unused-ignore]
         catchup=False,
         max_active_runs=1,
+        auto_register=False,
         tags=tags,
         doc_md=f"Starts pipeline **{manifest['pipeline']}** of project **{manifest['project']}** on its schedule.",
     )

@@ -1,6 +1,6 @@
 """Reads folders of DAG files as Airflow's DAG processor does, and prints what it found as JSON.
 
-    python read_dags.py <folder>...
+python read_dags.py <folder>...
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Templates and projects as Airflow's DAG processor reads them: tags, forms, order, schedules; one fault stays alone."""
+"""Templates and projects as Airflow's DAG processor reads them: tags, forms, order, schedules."""
 
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MANIFESTS = [
     pipeline("unknown", template="trian"),
     pipeline("wrong", params={"seed": "three"}),
     pipeline("circle", steps=[step("a", "register_model", "b"), step("b", "register_model", "a")]),
+    pipeline("half-built", steps=[step("a"), step("b", "register_model", "a", surplus=1)]),
     trigger("never", cron="99 * * * *"),
     {**pipeline("early"), "project": "trains"},
 ]
@@ -124,7 +125,9 @@ def test_a_pipelines_dag_shows_its_own_values_over_the_templates(found: Any) -> 
 
 def test_a_pipelines_dag_can_be_found_and_read(found: Any) -> None:
     dag = found["dags"]["flights.late"]
-    assert {"pipeline", "train", "template:train_and_deploy", "project:flights", "spec:0123456789ab"} == set(dag["tags"])
+    assert {"pipeline", "train", "template:train_and_deploy", "project:flights", "spec:0123456789ab"} == set(
+        dag["tags"]
+    )
     assert dag["description"] == "Whether a flight is late."
     for text in ("Whether a flight is late.", "**late**", "**flights**", "pipeline-late-1", "flights-team"):
         assert text in dag["doc_md"]

@@ -88,8 +88,12 @@ def test_a_reference_is_a_need_though_it_is_not_said() -> None:
 
 
 def test_a_circle_is_refused_and_shown() -> None:
-    with pytest.raises(ValueError, match="circle.*(one -> three|three -> two|two -> one)"):
-        graph(step("one", "register_model", "two"), step("two", "register_model", "three"), step("three", "register_model", "one"))
+    with pytest.raises(ValueError, match=r"circle.*(one -> three|three -> two|two -> one)"):
+        graph(
+            step("one", "register_model", "two"),
+            step("two", "register_model", "three"),
+            step("three", "register_model", "one"),
+        )
     with pytest.raises(ValueError, match="circle"):
         graph(step("one", model_uri="${steps.one.outputs.x}"))
 
@@ -113,7 +117,7 @@ def test_an_argument_that_the_operator_does_not_take_is_named(bad: dict[str, Any
 
 
 def test_an_argument_that_is_missing_is_named() -> None:
-    with pytest.raises(ValueError, match="step 'one'.*'feature_service'"):
+    with pytest.raises(ValueError, match=r"step 'one'.*'feature_service'"):
         graph({"name": "one", "operator": "materialize_features", "with": {"module": "m"}})
 
 

@@ -94,7 +94,8 @@ class ResourceService(grpc.GenericRpcHandler):
             orphan=_orphan(options),
             dry_run=_dry(options, "delete_options"),
         )
-        return _response(kind, "Delete")
+        answer: Message = _response(kind, "Delete")
+        return answer
 
     async def _delete_collection(self, kind: Kind, request: Any) -> Message:
         if not request.namespace:
@@ -115,7 +116,8 @@ class ResourceService(grpc.GenericRpcHandler):
                     orphan=orphan,
                     dry_run=dry,
                 )
-        return _response(kind, "DeleteCollection")
+        answer: Message = _response(kind, "DeleteCollection")
+        return answer
 
     async def _list(self, kind: Kind, request: Any) -> Message:
         query = query_of(kind, request.namespace, request.list_options, request.list_options_ext)
@@ -131,7 +133,7 @@ class ResourceService(grpc.GenericRpcHandler):
         for path in request.list_options_ext.returned_field_skip_list:
             for item in listing.items:
                 _skip(item, path)
-        response = _response(kind, "List")
+        response: Message = _response(kind, "List")
         getattr(response, response.DESCRIPTOR.fields[0].name).CopyFrom(listing)
         return response
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pendulum
 from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from operators.timetable import TriggerTimetable
 
 LABEL = "pipelinerun.michelangelo/"
+# Two entries of one digest would be one run: at 48 bits a million entries an instant are still told apart.
+DIGEST_LENGTH = 12
 
 
 def run_name(trigger: str, instant: datetime, entry: str) -> str:
     """Return the name of the run of one entry at one instant: the same however often the task is repeated."""
-    digest = hashlib.sha256(f"{trigger}/{instant.isoformat()}/{entry}".encode()).hexdigest()[:6]
-    return f"{trigger[:180]}-{instant:%Y%m%d-%H%M%S}-{digest}"
+    moment = instant.astimezone(UTC)
+    digest = hashlib.sha256(f"{trigger}/{moment.isoformat()}/{entry}".encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"{trigger[:180]}-{moment:%Y%m%d-%H%M%S}-{digest}"
 
 
 def trigger_dag(manifest: Mapping[str, Any], *, dag_id: str, tags: list[str]) -> DAG:
@@ -49,8 +53,11 @@ def trigger_dag(manifest: Mapping[str, Any], *, dag_id: str, tags: list[str]) ->
 
 
 def create(manifest: Mapping[str, Any], entry: str, moment: datetime) -> str:
-    """Create the PipelineRun of `entry` at `moment` and return its name; one that exists is the same run."""
-    from api.errors import AlreadyExists
+    """Create the PipelineRun of `entry` at `moment` and return its name; one that exists is the same run.
+
+    Raises AirflowFailException if the API refuses the values: it would refuse them again.
+    """
+    from api.errors import AlreadyExists, InvalidArgument, NotFound
     from api.kinds import kinds
     from operators.hooks.michelangelo import client
 
@@ -60,7 +67,7 @@ def create(manifest: Mapping[str, Any], entry: str, moment: datetime) -> str:
         {
             f"{LABEL}triggered-by": manifest["name"],
             f"{LABEL}source-trigger": manifest["name"],
-            f"{LABEL}execution-timestamp": moment.strftime("%Y%m%dT%H%M%SZ"),
+            f"{LABEL}execution-timestamp": moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ"),
             f"{LABEL}parameter-id": entry,
             f"{LABEL}pipeline-name": manifest["pipeline"],
             f"{LABEL}environment": "production",
@@ -76,6 +83,8 @@ def create(manifest: Mapping[str, Any], entry: str, moment: datetime) -> str:
             api.create(run)
         except AlreadyExists:
             return name
+        except (InvalidArgument, NotFound) as error:
+            raise AirflowFailException(f"entry {entry!r} of trigger {manifest['name']}: {error.message}") from error
     return name
 
 

@@ -1,0 +1,105 @@
+"""The API server as a process that is killed with SIGKILL and started again on the same store."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from api.config import Config
+from api.kinds import kinds
+
+START_S = 30.0
+CALL_S = 10.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; all different because all are held at once."""
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+class KilledServer:
+    """One server at a time; use as a context manager.  `address` stays the same over its lives."""
+
+    def __init__(self, home: Path) -> None:
+        api, http_port, airflow, serving = free_ports(4)
+        self.config = Config(home, home, api, http_port, airflow, serving, "secret")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> KilledServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start, and wait until the server says that it is ready."""
+        environ = {**os.environ, **self.config.environ()}
+        with (self.config.home / "api.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "api.server"], env=environ, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_S
+        while not self._ready():
+            assert self._process.poll() is None, (self.config.home / "api.log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        asked = http.client.HTTPConnection("127.0.0.1", self.config.api_http_port, timeout=5)
+        try:
+            asked.request("GET", "/readyz")
+            return asked.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            asked.close()
+
+    def kill(self) -> None:
+        """Kill -9, as the machine's memory killer would."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def connect(self) -> Connection:
+        """Return a new connection."""
+        return Connection(self.config.api_address)
+
+
+class Connection:
+    """Calls without retries: an error leaves open whether the call had an effect."""
+
+    def __init__(self, address: str) -> None:
+        # A channel that shares nothing: the pool of another one would still wait for the killed server.
+        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def call(self, kind: str, verb: str, **fields: Any) -> Any:
+        """Call a method; raises grpc.RpcError."""
+        described = kinds()[kind]
+        method: Any = described.method(verb)
+        sent: Any = self._channel.unary_unary(
+            f"/{described.service.full_name}/{method.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=method.output_type._concrete_class.FromString,
+        )
+        return sent(method.input_type._concrete_class(**fields), timeout=CALL_S)

@@ -6,9 +6,9 @@ What is not there, or older than its view allows, is a missing value: a predicti
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,15 @@ from serving.online_store import KeyCodec, OnlineStore, Value
 
 MOST_CACHED = 100_000
 SECOND_US = 1_000_000
+FRESH_S = 0.002
+"""Asking the store whether it changed takes longer than the rest of the join: not for every request."""
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = "PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"
 
 Array = npt.NDArray[Any]
 Rows = Mapping[str, Sequence[Value]]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """What the store holds of an entity.  `columns`: its values as arrays of one row."""
 
     at_us: int
@@ -33,8 +34,7 @@ class Hit:
     columns: dict[str, Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One view's features of one row.  `hit` is there also when it is too old."""
 
     view: View
@@ -105,8 +105,7 @@ class View:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """`columns`: arrays of the graph's feature inputs; `found`: for each view, what was found for each row."""
 
     columns: dict[str, Array]
@@ -121,6 +120,7 @@ class FeatureJoin:
         self.views = tuple(View(project, item) for item in document["views"])
         self._store = store
         self._version: tuple[int, int] = (-1, -1)
+        self._fresh_until_s = 0.0
 
     @property
     def features(self) -> list[tuple[str, str]]:
@@ -146,6 +146,10 @@ class FeatureJoin:
         return Joined(columns, every)
 
     def _refresh(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._fresh_until_s:
+            return
+        self._fresh_until_s = now_s + FRESH_S
         version = self._store.version()
         if version != self._version:
             self._version = version

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.join import Found
 from serving.online_store import Value
@@ -52,8 +52,7 @@ class Schema:
         object.__setattr__(self, "names", names)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One answered request of `len(scores)` rows.  Instants in microseconds."""
 
     schema: Schema

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-import uuid
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from api.errors import ApiError, FieldViolation, ResourceExhausted, Unavailable
 from serving import explain, instants, oip
@@ -23,8 +23,7 @@ MOST_LARGE = 16
 MOST_ID = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request that is being answered."""
 
     deployment: str
@@ -56,9 +55,9 @@ class Predictor:
             request_id = _request_id(request.id or header_id)
             call = self._call(deployment, request, request_id, received_ns, began_s)
             columns = self._columns(call)
-            if call.rows.count > LARGE_ROWS:
+            if call.rows.size > LARGE_ROWS:
                 return self._score_large(call, columns, meter)
-            return self._answer(call, call.serving.model.score(columns, call.rows.count), meter)
+            return self._answer(call, call.serving.model.score(columns, call.rows.size), meter)
         except ApiError as error:
             return _refuse(error, request_id, meter, began_s)
         except BadModelOutput as error:
@@ -77,13 +76,13 @@ class Predictor:
                 text = f"is no output of this model; it has {model.signature.output}"
                 raise invalid([FieldViolation(f"outputs.{wanted.name[:64]}", text, reason="UNKNOWN_OUTPUT")])
         rows = model.signature.read(request.inputs)
-        joined = model.join.join(rows.values, rows.count, event_us)
+        joined = model.join.join(rows.values, rows.size, event_us)
         return Call(deployment.name, serving, request, request_id, received_ns, began_s, event_us, rows, joined)
 
     def _columns(self, call: Call) -> dict[str, Array]:
         columns = {**call.rows.columns, **call.joined.columns}
         if call.serving.model.reads_event_timestamp:
-            columns[EVENT_TIMESTAMP] = array([call.event_us] * call.rows.count, "timestamp")
+            columns[EVENT_TIMESTAMP] = array([call.event_us] * call.rows.size, "timestamp")
         return columns
 
     async def _score_large(self, call: Call, columns: dict[str, Array], meter: Meter) -> Response:
@@ -92,7 +91,7 @@ class Predictor:
             return _refuse(error, call.request_id, meter, call.began_s, head=b"Retry-After: 1\r\n")
         self._large += 1
         try:
-            scores = await asyncio.to_thread(call.serving.model.score, columns, call.rows.count)
+            scores = await asyncio.to_thread(call.serving.model.score, columns, call.rows.size)
         except BadModelOutput as error:
             return _refuse(_bad_output(error), call.request_id, meter, call.began_s)
         finally:
@@ -100,7 +99,7 @@ class Predictor:
         return self._answer(call, scores, meter)
 
     def _answer(self, call: Call, scores: list[float], meter: Meter) -> Response:
-        model, count = call.serving.model, call.rows.count
+        model, count = call.serving.model, call.rows.size
         parameters = {}
         if call.request.parameters.explain_features:
             parameters["features"] = explain.features(call.joined.found, call.event_us)
@@ -144,7 +143,7 @@ def _warnings(model: Model, rows: Rows, meter: Meter) -> bytes:
 
 def _request_id(given: str) -> str:
     if not given:
-        return uuid.uuid4().hex
+        return f"{random.getrandbits(128):032x}"
     if len(given) > MOST_ID or not (given.isascii() and given.isprintable()):
         text = f"expected at most {MOST_ID} printable ASCII characters"
         raise invalid([FieldViolation("id", text, reason="BAD_REQUEST_ID")])

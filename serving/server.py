@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -30,6 +31,8 @@ GRACE_S = 10.0
 BAD_CONFIGURATION = 78
 SWITCH_S = 0.0005
 """How long the log's thread may keep the event loop waiting for the interpreter."""
+COLLECT = (20_000, 50, 50)
+"""A request leaves no cycles: collecting garbage less often shortens the slowest answers."""
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,8 @@ def main() -> int:
     """Run the server; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     sys.setswitchinterval(SWITCH_S)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     try:
         config = load()
         found = faults(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from api.errors import FieldViolation, InvalidArgument, ResourceExhausted
 from operators.features.graph import DTYPES
@@ -46,11 +46,10 @@ class Expected:
     required: bool
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Inputs of a request: `values` by input, None for what is missing; `columns` the same as a graph reads them."""
 
-    count: int
+    size: int
     values: dict[str, Sequence[Value]]
     columns: dict[str, Array]
 

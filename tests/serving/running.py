@@ -113,7 +113,7 @@ class Server:
         """Signal the server and wait for its end."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+        return int(self.process.wait(timeout=20))
 
 
 def free_port() -> int:
@@ -149,7 +149,8 @@ def running(home: Path) -> Iterator[Server]:
             with contextlib.suppress(OSError):
                 if server.call("GET", "/v2/health/ready").status == 200:
                     break
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
         yield server
     finally:

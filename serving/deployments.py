@@ -7,12 +7,14 @@ answered by the old one or the new one.  The old one is freed when the last requ
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.errors import Conflict
 from operators.features.artifact import ArtifactError
+from serving.background import in_background
 from serving.models import Model
 
 LOAD_S = 120.0
@@ -101,7 +103,7 @@ class Deployment:
 
     async def _load(self, target: Target) -> None:
         try:
-            opening = asyncio.to_thread(self._open_model, target.artifact_uri)
+            opening = in_background(functools.partial(self._open_model, target.artifact_uri), name=f"load-{self.name}")
             model = await asyncio.wait_for(opening, self._load_s)
         except ArtifactError as error:
             self._fail(target, Failure(error.reason, error.message))

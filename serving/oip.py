@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from api.errors import FieldViolation, InvalidArgument
 
 MOST_SHOWN = 50
+MOST_DESCRIBED = 5
 
 
 class Tensor(msgspec.Struct):
@@ -65,22 +67,28 @@ class InferResponse(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(InferRequest).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 def read(body: bytes) -> InferRequest:
     """Return the request.  Raises InvalidArgument with every fault of form."""
     try:
-        return _decode(body)
-    except msgspec.ValidationError as error:
-        found = _faults(_decode_any(body)) or [_violation(str(error))]
-        raise InvalidArgument(
-            "the request is no Open Inference Protocol message: " + found[0].description,
-            reason="MALFORMED_REQUEST",
-            violations=found,
-        ) from None
+        try:
+            return _decode(body)
+        except msgspec.ValidationError:
+            return _explained(json.loads(body))
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise InvalidArgument(f"the body is not JSON: {error}", reason="MALFORMED_JSON") from None
+
+
+def _explained(document: Any) -> InferRequest:
+    """Return the request if only a number is too large for the fast decoder; otherwise raise with every fault."""
+    found = _faults(document)
+    if not found:
+        return msgspec.convert(document, InferRequest)
+    described = "; ".join(f"{fault.field}: {fault.description}".removeprefix(": ") for fault in found[:MOST_DESCRIBED])
+    raise InvalidArgument(
+        f"no message of the Open Inference Protocol: {described}", reason="MALFORMED_REQUEST", violations=found
+    )
 
 
 def _faults(document: Any) -> list[FieldViolation]:

@@ -52,11 +52,8 @@ def files(views: Sequence[Mapping[str, Any]], *, seed: int = 1, trees: int = 30)
     columns = sample(wanted, ROWS, seed)
     graph = Graph.fit(wanted, columns)
     matrix = graph.transform(columns)
-    score = (
-        np.nan_to_num(matrix[:, 0])
-        + np.nan_to_num(matrix[:, -1]) * 0.5
-        + np.random.default_rng(seed).normal(0, 9, ROWS)
-    )
+    weights = np.random.default_rng(seed).normal(0, 1, matrix.shape[1])
+    score = np.nan_to_num(matrix / np.nanstd(matrix, axis=0)) @ weights
     label = (score > np.median(score)).astype(int)
     settings = {"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": seed, "min_data_in_leaf": 5}
     booster = lightgbm.train(settings, lightgbm.Dataset(matrix, label), num_boost_round=trees)

@@ -24,7 +24,7 @@ FLIGHT: Mapping[str, Any] = {
     "dest": "MIA",
     "tailnum": "N1",
     "scheduled_departure": "2013-12-31T13:00:00Z",
-    "distance": 1089,
+    "distance": 12,
 }
 AT = "2013-12-31T12:00:00Z"
 DATATYPES = {str: "BYTES", int: "INT64", float: "FP64", bool: "BOOL", type(None): "BYTES"}
@@ -32,7 +32,7 @@ DATATYPES = {str: "BYTES", int: "INT64", float: "FP64", bool: "BOOL", type(None)
 
 def tensor(name: str, values: Sequence[Any], **changes: Any) -> dict[str, Any]:
     """Return an input of the protocol."""
-    datatype = DATATYPES[type(next((value for value in values if value is not None), None))]
+    datatype = DATATYPES.get(type(next((value for value in values if value is not None), None)), "BYTES")
     return {"name": name, "datatype": datatype, "shape": [len(values)], "data": list(values), **changes}
 
 
@@ -79,7 +79,10 @@ class Server:
         try:
             connection.request(method, path, content, {**sent, **(headers or {})})
             answer = connection.getresponse()
-            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+            found: dict[str, str] = {}
+            for name, value in answer.getheaders():
+                found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
+            return Answer(answer.status, found, answer.read())
         finally:
             connection.close()
 
@@ -125,7 +128,7 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        return port
+        return int(port)
     raise AssertionError("no port is free")
 
 

@@ -12,6 +12,7 @@ from api.errors import ApiError, FieldViolation, InvalidArgument
 from serving.deployments import Deployment, Deployments, Target
 from serving.http import Request, Response, answer, failure, refused
 from serving.metrics import Metrics
+from serving.violations import violation
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,252}\.[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 MOST_NAME = 253
@@ -73,8 +74,7 @@ def _target(name: str, body: bytes) -> Target:
     try:
         wanted = _decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        text, _, path = str(error).partition(" - at `$.")
-        faults.append(FieldViolation(path.rstrip("`"), text))
+        faults.append(violation(str(error)))
     else:
         faults += [FieldViolation(key, "is empty") for key in ("revision", "artifact_uri") if not getattr(wanted, key)]
         if wanted.generation < 0:

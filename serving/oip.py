@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
 
 from api.errors import FieldViolation, InvalidArgument
+from serving.violations import violation
 
 MOST_SHOWN = 50
 MOST_DESCRIBED = 5
@@ -110,11 +110,5 @@ def _faults(document: Any) -> list[FieldViolation]:
         try:
             msgspec.convert(part, kind)
         except msgspec.ValidationError as error:
-            found.append(_violation(str(error), at))
+            found.append(violation(str(error), at, reason="MALFORMED_REQUEST"))
     return found[:MOST_SHOWN]
-
-
-def _violation(text: str, prefix: str = "") -> FieldViolation:
-    described, _, path = text.partition(" - at `")
-    field = prefix + re.sub(r"^\$\.?", "." if prefix and path.startswith("$.") else "", path.rstrip("`"))
-    return FieldViolation(field, described, reason="MALFORMED_REQUEST")

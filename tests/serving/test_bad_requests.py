@@ -124,7 +124,7 @@ CASES: list[tuple[str, Change, str, str, str]] = [
         "tensor without data",
         add({"name": "a", "datatype": "FP64", "shape": [1]}),
         "MALFORMED_REQUEST",
-        "inputs[6]",
+        "inputs[6].data",
         "missing required field `data`",
     ),
     ("shape of text", put("dest", shape=["1"]), "MALFORMED_REQUEST", "inputs[2].shape[0]", "Expected `int`"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,11 +20,21 @@ from api.validation import is_map, shown, violations
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
 VERSION = re.compile(r"[0-9]{1,19}\Z")
 LONGEST_NAME = 253
+# A project is a namespace: a label of DNS in Kubernetes, a file's name here.
+LONGEST_PROJECT = 63
 SYSTEM_NAMESPACE = "ma-system"
 MOST_OWNERS = 100
 RULE = "use lower-case letters, digits, '-' and '.', begin and end with a letter or digit, at most 253 characters"
 
 Exists = Callable[[Key], Awaitable[Resource | None]]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a look at other objects found: faults, and the objects that must still be there when it is written."""
+
+    faults: list[FieldViolation] = field(default_factory=list)
+    needed: list[Key] = field(default_factory=list)
 
 
 def suggestion(name: str) -> str:
@@ -49,9 +60,9 @@ def check_shape(kind: Kind, resource: Resource) -> list[FieldViolation]:
 
 def _names(kind: Kind, resource: Resource) -> Iterator[FieldViolation]:
     metadata = resource.metadata
-    for field, value in (("metadata.name", metadata.name), ("metadata.namespace", metadata.namespace)):
+    for path, value in (("metadata.name", metadata.name), ("metadata.namespace", metadata.namespace)):
         if not is_name(value):
-            yield FieldViolation(field, f"{RULE}; for example {suggestion(value)!r}", shown(value))
+            yield FieldViolation(path, f"{RULE}; for example {suggestion(value)!r}", shown(value))
     if kind.name == "Project":
         yield from _project(metadata.name, metadata.namespace)
     if kind.name == "Cluster" and metadata.namespace != SYSTEM_NAMESPACE:
@@ -65,6 +76,8 @@ def _project(name: str, namespace: str) -> Iterator[FieldViolation]:
         yield FieldViolation("metadata.namespace", f"of a Project is its own name, {name!r}", shown(namespace))
     if name == "default" or name.startswith("kube-") or name == SYSTEM_NAMESPACE:
         yield FieldViolation("metadata.name", "is reserved: choose another", shown(name))
+    if len(name) > LONGEST_PROJECT:
+        yield FieldViolation("metadata.name", f"of a Project has at most {LONGEST_PROJECT} characters", shown(name))
     if "." in name:
         yield FieldViolation(
             "metadata.name", "of a Project has no '.': it stands before the first '.' of DAG ids", name
@@ -90,48 +103,45 @@ def references(resource: Resource) -> list[tuple[str, Key]]:
 
 
 def _references(message: Message, path: str, namespace: str) -> Iterator[tuple[str, Key]]:
-    for field, value in message.ListFields():
-        if field.message_type is None or field.message_type.full_name.startswith("google.protobuf."):
+    for described, value in message.ListFields():
+        of = described.message_type
+        if of is None or of.full_name.startswith("google.protobuf."):
             continue
-        here = f"{path}.{field.name}"
+        here = f"{path}.{described.name}"
         items: list[tuple[str, Any]]
-        if is_map(field):
-            if field.message_type.fields_by_name["value"].message_type is None:
+        if is_map(described):
+            if of.fields_by_name["value"].message_type is None:
                 continue
-            items = [(f"{here}[{key}]", item) for key, item in value.items()]
-        elif field.is_repeated:
+            items = [(f"{here}[{shown(key)}]", item) for key, item in value.items()]
+        elif described.is_repeated:
             items = [(f"{here}[{position}]", item) for position, item in enumerate(value)]
         else:
             items = [(here, value)]
         for at, item in items:
             if item.DESCRIPTOR.full_name == IDENTIFIER:
-                target = reference_kind(field)
+                target = reference_kind(described)
                 if target in kinds():
                     yield at, Key(target, item.namespace or namespace, item.name)
             elif not item.DESCRIPTOR.full_name.startswith("google.protobuf."):
                 yield from _references(item, at, namespace)
 
 
-async def check_referees(resource: Resource, stored: Resource | None, exists: Exists) -> list[Key]:
-    """Return the referees that the write depends on.  Raises InvalidArgument for each new one that is not there.
+async def check_referees(resource: Resource, stored: Resource | None, exists: Exists) -> Checked:
+    """Return a fault for each new referee that is not there, and those that the write depends on.
 
     A reference that the stored object already had may have lost its referee since; that is not this write's fault.
     """
     before = {key for _, key in references(stored)} if stored is not None else set()
-    found, needed = [], []
+    checked = Checked()
     for path, key in references(resource):
         if key in before:
             continue
         if await exists(key) is None:
-            found.append(
-                FieldViolation(
-                    path, f"names {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}, which does not exist"
-                )
-            )
+            told = f"names {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}, which does not exist"
+            checked.faults.append(FieldViolation(path, told, shown(key.name), "UNKNOWN_REFERENCE"))
         else:
-            needed.append(key)
-    refuse(found, "UNKNOWN_REFERENCE")
-    return needed
+            checked.needed.append(key)
+    return checked
 
 
 async def check_project(resource: Resource, exists: Exists) -> list[Key]:
@@ -145,33 +155,36 @@ async def check_project(resource: Resource, exists: Exists) -> list[Key]:
     return [project]
 
 
-async def check_owners(resource: Resource, stored: Resource | None, exists: Exists) -> list[Key]:
-    """Return the owners that the write depends on.  Raises InvalidArgument BAD_OWNER for one that cannot be.
+async def check_owners(resource: Resource, stored: Resource | None, exists: Exists) -> Checked:
+    """Return a fault for each new owner that is missing or closes a circle, and those that the write depends on.
 
-    An owner is missing, the object itself, or owned by it.  One that the stored object already had is not looked at.
+    One that the stored object already had is not looked at.
     """
+    checked = Checked()
     given, before = resource.metadata.ownerReferences, stored.metadata.ownerReferences if stored is not None else ()
     if len(given) > MOST_OWNERS:
         told = f"has {len(given)} owners, at most {MOST_OWNERS} are allowed"
-        refuse([FieldViolation("metadata.ownerReferences", told)], "BAD_OWNER")
-    found, needed = [], []
+        checked.faults.append(FieldViolation("metadata.ownerReferences", told, reason="BAD_OWNER"))
+        return checked
     for position, owner in enumerate(given):
         path = f"metadata.ownerReferences[{position}]"
         key = Key(owner.kind, resource.metadata.namespace, owner.name)
         if any((owner.kind, owner.name, owner.uid) == (had.kind, had.name, had.uid) for had in before):
             continue
         if owner.kind not in kinds():
-            found.append(FieldViolation(f"{path}.kind", "is no kind of this API", shown(owner.kind)))
+            told = "is no kind of this API"
+            checked.faults.append(FieldViolation(f"{path}.kind", told, shown(owner.kind), "BAD_OWNER"))
             continue
         target = await exists(key)
         if target is None or target.metadata.uid != owner.uid:
-            found.append(FieldViolation(path, f"names {key} with uid {shown(owner.uid)!r}, which does not exist"))
+            told = f"names {shown(str(key))} with uid {shown(owner.uid)!r}, which does not exist"
+            checked.faults.append(FieldViolation(path, told, reason="BAD_OWNER"))
         elif await _owned_by(target, resource.metadata.uid, exists):
-            found.append(FieldViolation(path, f"makes a circle: {key} is owned by this object"))
+            told = f"makes a circle: {key} is owned by this object"
+            checked.faults.append(FieldViolation(path, told, reason="BAD_OWNER"))
         else:
-            needed.append(key)
-    refuse(found, "BAD_OWNER")
-    return needed
+            checked.needed.append(key)
+    return checked
 
 
 async def _owned_by(resource: Resource, uid: str, exists: Exists) -> bool:

@@ -12,11 +12,16 @@ from api.kinds import Resource
 from api.resources import Admitter, Resources
 from api.schedules import trigger_faults
 from api.store.base import Key
-from api.validation import shown
+from api.validation import nearest, shown
 from api.workflows import is_built, missing_params, param_faults, parse, plain
 
 ADOPTED = "michelangelo.airflow/adopted-run"
 OWN_PREFIX = "ma__"
+# Airflow's DAG ids have at most 250 characters, and a trigger's manifest is a file whose name has at most 255.
+LONGEST_PIPELINE = 150
+LONGEST_TRIGGER_DAG = 230
+MOST_KEYS = 100
+INPUTS = ("kw_args", "environ", "args", "workflow_config", "task_configs")
 Found = Sequence[FieldViolation]
 
 
@@ -25,8 +30,11 @@ async def admit_pipeline(_: Resources, old: Resource | None, new: Resource) -> F
     found = list(parse(new.spec)[1])
     if old is None and "." in new.metadata.name:
         found.append(FieldViolation("metadata.name", "of a Pipeline has no '.': it stands between the dots of DAG ids"))
+    if old is None and len(new.metadata.name) > LONGEST_PIPELINE:
+        told = f"of a Pipeline has at most {LONGEST_PIPELINE} characters: it is a part of DAG ids"
+        found.append(FieldViolation("metadata.name", told, shown(new.metadata.name)))
     for name, trigger in new.spec.manifest.trigger_map.items():
-        found += trigger_faults(trigger, f"spec.manifest.trigger_map[{name}]")
+        found += trigger_faults(trigger, f"spec.manifest.trigger_map[{shown(name)}]")
     return found
 
 
@@ -40,6 +48,7 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
             raise FailedPrecondition(f"PipelineRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
         changed = [field for field in ("pipeline", "input", "revision") if _differs(old.spec, new.spec, field)]
         return [*found, *(FieldViolation(f"spec.{field}", "of a run never changes") for field in changed)]
+    found += _shape_faults(new.spec.input)
     if not new.spec.pipeline.name:
         return [*found, FieldViolation("spec.pipeline.name", "is required")]
     pipeline = await resources.find(
@@ -47,15 +56,35 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
     )
     if pipeline is None:
         return found
-    if pipeline.metadata.HasField("deletionTimestamp"):
-        raise FailedPrecondition(f"Pipeline {pipeline.metadata.name!r} is being deleted", reason="PIPELINE_DELETED")
-    if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
-        raise FailedPrecondition(
-            f"Pipeline {pipeline.metadata.name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"
-        )
+    _refuse_unusable(pipeline)
     if not is_built(pipeline):
         return found
     return [*found, *_revision_faults(pipeline, new.spec.revision), *_input_faults(pipeline, new.spec.input)]
+
+
+def _refuse_unusable(pipeline: Any) -> None:
+    """Raise FailedPrecondition for a pipeline that will never run again, or cannot as it is."""
+    name = pipeline.metadata.name
+    if pipeline.metadata.HasField("deletionTimestamp"):
+        raise FailedPrecondition(f"Pipeline {name!r} is being deleted", reason="PIPELINE_DELETED")
+    if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
+        raise FailedPrecondition(
+            f"Pipeline {name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"
+        )
+
+
+def _shape_faults(given: Any) -> list[FieldViolation]:
+    """Return what is wrong with an input whatever the pipeline: its keys, and parameters that are no object."""
+    found = [
+        FieldViolation(
+            f"spec.input.{shown(key)}", f"is unknown: use {', '.join(INPUTS)}{nearest(key, INPUTS)}", shown(key)
+        )
+        for key in list(given.fields)[:MOST_KEYS]
+        if key not in INPUTS
+    ]
+    if "kw_args" in given.fields and given.fields["kw_args"].WhichOneof("kind") != "struct_value":
+        found.append(FieldViolation("spec.input.kw_args", "must be an object: parameters by name"))
+    return found
 
 
 def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
@@ -90,18 +119,12 @@ def _differs(old: Any, new: Any, field: str) -> bool:
 def _input_faults(pipeline: Any, given: Any) -> list[FieldViolation]:
     """Check a run's parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST."""
     registered = typed_struct_pb2.TypedStruct()
-    known = ("kw_args", "environ", "args", "workflow_config", "task_configs")
-    found = [
-        FieldViolation(f"spec.input.{key}", f"is unknown: use {', '.join(known)}", shown(key))
-        for key in given.fields
-        if key not in known
-    ]
     if not pipeline.status.registered_workflow.Unpack(registered):
-        return found
+        return []
     workflow: Mapping[str, Any] = plain(registered.value)
     schemas, configured = workflow.get("params_schema") or {}, workflow.get("params") or {}
     values = plain(given.fields["kw_args"].struct_value) if "kw_args" in given.fields else {}
-    found += param_faults(schemas, values, "spec.input.kw_args")
+    found = param_faults(schemas, values, "spec.input.kw_args")
     return found + missing_params(schemas, _with_defaults(schemas, {**configured, **values}), "spec.input.kw_args")
 
 
@@ -120,6 +143,13 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
     ended = (trigger_run_pb2.TRIGGER_RUN_STATE_KILLED, trigger_run_pb2.TRIGGER_RUN_STATE_SUCCEEDED)
     if old is not None and old.status.state in ended and spec.action != old.spec.action:
         raise FailedPrecondition(f"TriggerRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
+    project, pipeline_name = spec.pipeline.namespace or new.metadata.namespace, spec.pipeline.name
+    pipeline = await resources.find(Key("Pipeline", project, pipeline_name))
+    if old is None and pipeline is not None:
+        _refuse_unusable(pipeline)
+        if len(f"{project}.{pipeline_name}.{new.metadata.name}") > LONGEST_TRIGGER_DAG:
+            told = f"and its project's and pipeline's names have at most {LONGEST_TRIGGER_DAG - 2} characters together"
+            found.append(FieldViolation("metadata.name", told, shown(new.metadata.name)))
     if spec.trigger.WhichOneof("trigger_type") is not None:
         return [*found, *trigger_faults(spec.trigger, "spec.trigger")]
     if not spec.source_trigger_name:
@@ -127,9 +157,6 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
             *found,
             FieldViolation("spec.trigger", "give a trigger, or name one of the pipeline in source_trigger_name"),
         ]
-    pipeline = await resources.find(
-        Key("Pipeline", spec.pipeline.namespace or new.metadata.namespace, spec.pipeline.name)
-    )
     if pipeline is not None and spec.source_trigger_name not in pipeline.spec.manifest.trigger_map:
         known = ", ".join(sorted(pipeline.spec.manifest.trigger_map)) or "none"
         found.append(

@@ -87,11 +87,15 @@ class Resources:
             raise already_exists(key_of(new), taken.metadata.uid)
 
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
-        refuse(check_shape(kind, new))
+        """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
+        found = check_shape(kind, new)
+        if any(violation.field == "metadata.namespace" for violation in found):
+            refuse(found)
         must_exist = list(await check_project(new, self.find)) if old is None else []
-        must_exist += await check_owners(new, old, self.find)
-        must_exist += await check_referees(new, old, self.find)
-        found: list[FieldViolation] = []
+        for check_others in (check_owners, check_referees):
+            checked = await check_others(new, old, self.find)
+            found += checked.faults
+            must_exist += checked.needed
         for admitter in self._admitters.get(kind.name, ()):
             found += await admitter(self, old, new)
         refuse(found)

@@ -17,10 +17,17 @@ from api.validation import shown
 FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 HORIZON = timedelta(days=365 * 8)
 SHORTEST_INTERVAL_S = 60
+LONGEST_INTERVAL_S = 10 * 366 * 86_400
+LONGEST_EXPRESSION = 256
+# Each entry is one mapped task of the trigger's DAG: Airflow's max_map_length is 1,024.
+MOST_ENTRIES = 1_000
+NEVER = "never fires"
 
 
 def cron_fault(expression: str) -> str:
     """Return what is wrong with a cron expression, empty if nothing is."""
+    if len(expression) > LONGEST_EXPRESSION:
+        return f"is longer than {LONGEST_EXPRESSION} characters"
     parts = expression.split()
     if expression.startswith("@"):
         return f"{shown(expression)!r} is no cron expression: write its five fields, for example '0 0 * * *'"
@@ -36,8 +43,8 @@ def cron_fault(expression: str) -> str:
     try:
         following = next(CronSim(expression, datetime.now(UTC)))
     except (CronSimError, StopIteration):
-        return f"{shown(expression)!r} never fires"
-    return "" if following < datetime.now(UTC) + HORIZON else f"{shown(expression)!r} never fires"
+        return f"{shown(expression)!r} {NEVER}"
+    return "" if following < datetime.now(UTC) + HORIZON else f"{shown(expression)!r} {NEVER}"
 
 
 def trigger_faults(trigger: Any, path: str) -> Iterator[FieldViolation]:
@@ -51,8 +58,19 @@ def trigger_faults(trigger: Any, path: str) -> Iterator[FieldViolation]:
         )
     elif which == "cron_schedule":
         if fault := cron_fault(trigger.cron_schedule.cron):
-            yield FieldViolation(f"{path}.cron_schedule.cron", fault, shown(trigger.cron_schedule.cron))
-    elif trigger.interval_schedule.interval.ToTimedelta().total_seconds() < SHORTEST_INTERVAL_S:
-        yield FieldViolation(f"{path}.interval_schedule.interval", f"must be at least {SHORTEST_INTERVAL_S} s")
+            reason = "NEVER_FIRES" if fault.endswith(NEVER) else "BAD_CRON"
+            yield FieldViolation(f"{path}.cron_schedule.cron", fault, shown(trigger.cron_schedule.cron), reason)
+    elif fault := _interval_fault(trigger.interval_schedule.interval):
+        yield FieldViolation(f"{path}.interval_schedule.interval", fault)
     if trigger.max_concurrency < 0:
         yield FieldViolation(f"{path}.max_concurrency", "must not be negative", shown(trigger.max_concurrency))
+    if len(trigger.parameters_map) > MOST_ENTRIES:
+        told = f"has {len(trigger.parameters_map)} entries, at most {MOST_ENTRIES} runs can start at one instant"
+        yield FieldViolation(f"{path}.parameters_map", told, reason="TOO_MANY")
+
+
+def _interval_fault(interval: Any) -> str:
+    # Not as a timedelta: it cannot hold every Duration.
+    if not 0 <= interval.nanos < 1_000_000_000 or interval.seconds < SHORTEST_INTERVAL_S:
+        return f"must be at least {SHORTEST_INTERVAL_S} s"
+    return f"must be at most {LONGEST_INTERVAL_S} s" if interval.seconds > LONGEST_INTERVAL_S else ""

@@ -5,10 +5,11 @@ Reads descriptors and one message; never the store.  Every fault is reported, no
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ HOSTNAME = re.compile(
 )
 EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,253}\Z")
 SHOWN = 64
+LONGEST_HINTED = 256
 
 
 def _parses(parser: Callable[[str], object]) -> Callable[[str], bool]:
@@ -61,6 +63,12 @@ def shown(value: object) -> str:
     """Return a value short enough for a message."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question that offers the nearest known name, empty if none is near."""
+    close = difflib.get_close_matches(name[:LONGEST_HINTED], list(known), 1)
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def is_map(field: FieldDescriptor) -> bool:

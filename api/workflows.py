@@ -6,28 +6,26 @@ template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "need
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
 from google.protobuf import json_format
 
-from api.admission import is_name
 from api.errors import FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
-from api.validation import shown
+from api.steps import step_faults
+from api.validation import nearest, shown
 
 TEMPLATE_TYPE = "michelangelo.airflow/Template"
 STEPS_TYPE = "michelangelo.airflow/Steps"
 WORKFLOW_TYPE = "michelangelo.airflow/RegisteredWorkflow"
 STEPS_TEMPLATE = "steps"
 HIDDEN_PARAM = "ma"
-MOST_STEPS = 10_000
-MOST_RETRIES = 10
+MOST_HINTS = 20
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ def parse(spec: pipeline_pb2.PipelineSpec) -> tuple[Workflow, list[FieldViolatio
     path = "spec.manifest"
     kind, value = content(spec)
     if kind == STEPS_TYPE:
-        steps = value.get("steps") or []
-        return Workflow(STEPS_TEMPLATE, {}, steps), list(_step_faults(steps, f"{path}.content.steps"))
+        steps = value.get("steps")
+        return Workflow(STEPS_TEMPLATE, {}, steps or ()), list(step_faults(steps, f"{path}.content.steps"))
     found = []
     if spec.manifest.HasField("content") and kind != TEMPLATE_TYPE:
         named = kind or spec.manifest.content.type_url
@@ -97,77 +95,13 @@ def parse(spec: pipeline_pb2.PipelineSpec) -> tuple[Workflow, list[FieldViolatio
     return Workflow(spec.manifest.file_path, value), found
 
 
-def _step_faults(steps: Any, path: str) -> Iterator[FieldViolation]:
-    if not isinstance(steps, list) or not steps:
-        yield FieldViolation(path, "needs at least one step")
-        return
-    if len(steps) > MOST_STEPS:
-        yield FieldViolation(path, f"has {len(steps)} steps, at most {MOST_STEPS} are allowed")
-        return
-    names = [step.get("name", "") if isinstance(step, dict) else "" for step in steps]
-    for position, step in enumerate(steps):
-        yield from _one_step(step, names, position, f"{path}[{position}]")
-    circle = _circle(steps, set(names)) if all(isinstance(step, dict) for step in steps) else []
-    if circle:
-        yield FieldViolation(path, "form a circle: " + " -> ".join(circle))
-
-
-def _one_step(step: Any, names: list[str], position: int, path: str) -> Iterator[FieldViolation]:
-    if not isinstance(step, dict):
-        yield FieldViolation(path, "must be an object with name, operator, needs and with")
-        return
-    name = names[position]
-    if not isinstance(name, str) or not is_name(name):
-        yield FieldViolation(f"{path}.name", "must be lower-case letters, digits, '-' and '.'", shown(name))
-    elif name in names[:position]:
-        yield FieldViolation(f"{path}.name", f"{name!r} is the name of an earlier step too")
-    if not step.get("operator"):
-        yield FieldViolation(f"{path}.operator", "is required")
-    retries = step.get("retries", 0)
-    if not isinstance(retries, int) or not 0 <= retries <= MOST_RETRIES:
-        yield FieldViolation(f"{path}.retries", f"must be from 0 to {MOST_RETRIES}", shown(retries))
-    for need in step.get("needs") or []:
-        if need == name:
-            yield FieldViolation(f"{path}.needs", f"{name!r} needs itself")
-        elif need not in names:
-            yield FieldViolation(f"{path}.needs", f"names {shown(need)!r}, which is no step{nearest(str(need), names)}")
-
-
-def _circle(steps: Sequence[Mapping[str, Any]], known: set[str]) -> list[str]:
-    """Return the names along one circle, the first repeated at the end; empty if there is none."""
-    needs = {step.get("name", ""): [n for n in step.get("needs") or [] if n in known] for step in steps}
-    done: set[str] = set()
-    for start in needs:
-        path: list[str] = []
-        stack: list[tuple[str, Iterator[str]]] = [(start, iter(needs[start]))] if start not in done else []
-        path = [start] if stack else []
-        while stack:
-            name, rest = stack[-1]
-            following = next(rest, None)
-            if following is None:
-                done.add(name)
-                stack.pop()
-                path.pop()
-            elif following in path and following != name:
-                return [*path[path.index(following) :], following]
-            elif following not in done and following != name:
-                stack.append((following, iter(needs[following])))
-                path.append(following)
-    return []
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a question that offers the nearest known name, empty if none is near."""
-    close = difflib.get_close_matches(name, [item for item in known if isinstance(item, str)], 1)
-    return f": did you mean {close[0]!r}?" if close else ""
-
-
 def param_faults(schemas: Mapping[str, Any], given: Mapping[str, Any], path: str) -> list[FieldViolation]:
     """Check parameter values against a template's JSON Schemas: every fault in one answer."""
-    found = []
+    found: list[FieldViolation] = []
     for name, value in given.items():
         if name not in schemas or name == HIDDEN_PARAM:
-            hint = nearest(name, [known for known in schemas if known != HIDDEN_PARAM])
+            known = [other for other in schemas if other != HIDDEN_PARAM]
+            hint = nearest(name, known) if len(found) < MOST_HINTS else ""
             found.append(FieldViolation(f"{path}.{name}", f"is no parameter of this pipeline{hint}"))
             continue
         for error in jsonschema.Draft202012Validator(schemas[name]).iter_errors(value):

@@ -11,13 +11,13 @@ from api.errors import AlreadyExists, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.store.base import Key
+from api.validation import nearest
 from api.workflows import (
     HIDDEN_PARAM,
     STEPS_TEMPLATE,
     WORKFLOW_TYPE,
     Workflow,
     is_built,
-    nearest,
     param_faults,
     parse,
     schema_of,
@@ -43,7 +43,7 @@ def revision_name(pipeline: Any) -> str:
     """Return the name of a pipeline's revision: of its commit if it has one, else of its content."""
     reference = pipeline.spec.commit.git_ref if pipeline.spec.HasField("commit") else ""
     digest = spec_hash(pipeline.spec)
-    short = "".join(c for c in reference.lower() if c.isalnum())[:LONG_ENOUGH] or digest[:LONG_ENOUGH]
+    short = "".join(c for c in reference.lower() if c.isascii() and c.isalnum())[:LONG_ENOUGH] or digest[:LONG_ENOUGH]
     return f"pipeline-{pipeline.metadata.name}-{short}"
 
 

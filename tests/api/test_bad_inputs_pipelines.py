@@ -9,68 +9,15 @@ import pytest
 
 from api.admission import is_name
 from api.controllers.pipeline import revision_name
-from api.gen.michelangelo.api.v2 import pipeline_pb2, pipeline_run_pb2, trigger_run_pb2
+from api.gen.michelangelo.api.v2 import pipeline_run_pb2
 from api.kinds import kinds
-from api.schedules import LONGEST_INTERVAL_S, MOST_ENTRIES
 from api.steps import MOST_STEPS
-from api.workflows import STEPS_TYPE, WORKFLOW_TYPE, spec_hash, typed
-from tests.api.running import ANSWER_S, Refusal, Served
+from api.workflows import typed
+from tests.api.running import ANSWER_S, Served
+from tests.api.workloads import ERROR, built, graph, pipeline, refused, run, step, trigger
 
 CONTENT = "spec.manifest.content"
 STEPS = f"{CONTENT}.steps"
-MAP = "spec.manifest.trigger_map"
-SCHEMAS = {
-    "rows": {"type": "integer", "minimum": 1, "maximum": 10},
-    "rate": {"type": "number", "exclusiveMinimum": 0},
-    "algorithm": {"type": "string", "enum": ["lightgbm", "xgboost"], "default": "lightgbm"},
-    "label": {"type": "string", "minLength": 1},
-    "note": {"type": "string", "default": ""},
-}
-READY, ERROR = pipeline_pb2.PIPELINE_STATE_READY, pipeline_pb2.PIPELINE_STATE_ERROR
-
-
-def graph(project: str, steps: Any) -> Any:
-    new = kinds()["Pipeline"].new(project, "graph")
-    new.spec.manifest.content.Pack(typed(STEPS_TYPE, {"steps": steps}))
-    return new
-
-
-def step(name: Any, *needs: Any, **more: Any) -> dict[str, Any]:
-    return {"name": name, "operator": "train", "needs": list(needs), **more}
-
-
-def pipeline(project: str, name: str = "train") -> Any:
-    new = kinds()["Pipeline"].new(project, name)
-    new.spec.manifest.file_path = "train"
-    return new
-
-
-def run(project: str, **given: Any) -> Any:
-    new = kinds()["PipelineRun"].new(project, "run")
-    new.spec.pipeline.name = "train"
-    new.spec.input.update(given)
-    return new
-
-
-def trigger(project: str, cron: str = "0 3 * * *") -> Any:
-    new = kinds()["TriggerRun"].new(project, "nightly")
-    new.spec.pipeline.name = "train"
-    new.spec.trigger.cron_schedule.cron = cron
-    return new
-
-
-def built(served: Served, project: str, state: Any = READY) -> Any:
-    """Create a pipeline as its controller leaves it."""
-    made = served.create(pipeline(project))
-    made.status.state, made.status.build_id, made.status.error_message = state, spec_hash(made.spec), "no template"
-    made.status.registered_workflow.Pack(typed(WORKFLOW_TYPE, {"params_schema": SCHEMAS, "params": {}}))
-    return served.run(served.resources.update_status(made))
-
-
-def refused(served: Served, new: Any, code: str = "INVALID_ARGUMENT") -> Refusal:
-    refusal = served.refused(lambda: served.create(new))
-    assert refusal.code == code, refusal
-    return refusal
 
 
 @pytest.mark.parametrize(
@@ -234,105 +181,6 @@ def test_a_value_is_stored_as_it_was_written(served: Served, project: str, value
     assert (found["label"].string_value, found["note"].string_value) == (value, value)
 
 
-@pytest.mark.parametrize(
-    ("cron", "reason", "told"),
-    [
-        ("0 0 * * * *", "BAD_CRON", "five fields"),
-        ("* * * *", "BAD_CRON", "has 4"),
-        ("", "BAD_CRON", "has 0"),
-        ("61 * * * *", "BAD_CRON", "bad minute: '61'"),
-        ("* 24 * * *", "BAD_CRON", "bad hour"),
-        ("* * 0 * *", "BAD_CRON", "bad day of month"),
-        ("* * * 13 *", "BAD_CRON", "bad month"),
-        ("* * * * 8", "BAD_CRON", "bad day of week"),
-        ("*/0 * * * *", "BAD_CRON", "bad minute"),
-        ("-5 * * * *", "BAD_CRON", "bad minute"),
-        ("٣ * * * *", "BAD_CRON", "bad minute"),
-        ("{{1}} * * * *", "BAD_CRON", "bad minute"),
-        ("@reboot", "BAD_CRON", "five fields"),
-        ("@daily", "BAD_CRON", "five fields"),
-        ("9" * 200 + " * * * *", "BAD_CRON", "bad minute"),
-        ("9" * 5_000 + " * * * *", "BAD_CRON", "longer than 256"),
-        ("1," * 100_000 + "1 * * * *", "BAD_CRON", "longer than 256"),
-        ("0 0 30 2 *", "NEVER_FIRES", "never fires"),
-        ("0 0 31 4,6,9,11 *", "NEVER_FIRES", "never fires"),
-    ],
-)
-def test_a_schedule_that_cannot_work_is_refused(
-    served: Served, project: str, cron: str, reason: str, told: str
-) -> None:
-    new = pipeline(project, "scheduled")
-    new.spec.manifest.trigger_map["nightly"].cron_schedule.cron = cron
-    refusal = refused(served, new)
-    assert (refusal.reason, refusal.paths) == (reason, [f"{MAP}[nightly].cron_schedule.cron"])
-    assert told in refusal.message
-    served.create(pipeline(project))
-    refusal = refused(served, trigger(project, cron))
-    assert (refusal.reason, refusal.paths) == (reason, ["spec.trigger.cron_schedule.cron"])
-
-
-@pytest.mark.parametrize("seconds", [0, 59, -1, LONGEST_INTERVAL_S + 1, 2**62, -(2**62)])
-def test_an_interval_that_cannot_be_kept_is_refused(served: Served, project: str, seconds: int) -> None:
-    served.create(pipeline(project))
-    new = trigger(project)
-    new.spec.trigger.interval_schedule.interval.seconds = seconds
-    assert refused(served, new).paths == ["spec.trigger.interval_schedule.interval"]
-
-
-@pytest.mark.parametrize("nanos", [-1, 10**9])
-def test_an_interval_with_impossible_nanoseconds_is_refused(served: Served, project: str, nanos: int) -> None:
-    served.create(pipeline(project))
-    new = trigger(project)
-    new.spec.trigger.interval_schedule.interval.seconds = 60
-    new.spec.trigger.interval_schedule.interval.nanos = nanos
-    assert refused(served, new).paths == ["spec.trigger.interval_schedule.interval"]
-
-
-def test_more_runs_at_one_instant_than_can_be_mapped_are_refused(served: Served, project: str) -> None:
-    served.create(pipeline(project))
-    new = trigger(project)
-    for number in range(MOST_ENTRIES + 1):
-        new.spec.trigger.parameters_map[f"entry-{number}"].SetInParent()
-    refusal = refused(served, new)
-    assert (refusal.reason, refusal.paths) == ("TOO_MANY", ["spec.trigger.parameters_map"])
-    assert str(MOST_ENTRIES + 1) in refusal.message
-
-
-def test_all_faults_of_triggers_are_told_at_once(served: Served, project: str) -> None:
-    new = pipeline(project)
-    new.spec.manifest.trigger_map["a"].cron_schedule.cron = "61 * * * *"
-    new.spec.manifest.trigger_map["a"].max_concurrency = -1
-    new.spec.manifest.trigger_map["b"].interval_schedule.interval.seconds = 1
-    new.spec.manifest.trigger_map["c"].SetInParent()
-    refusal = refused(served, new)
-    assert sorted(refusal.paths) == [
-        f"{MAP}[a].cron_schedule.cron",
-        f"{MAP}[a].max_concurrency",
-        f"{MAP}[b].interval_schedule.interval",
-        f"{MAP}[c].trigger_type",
-    ]
-
-
-def test_a_trigger_names_what_it_starts_and_when(served: Served, project: str) -> None:
-    served.create(pipeline(project))
-    new = kinds()["TriggerRun"].new(project, "nightly")
-    assert sorted(refused(served, new).paths) == ["spec.pipeline.name", "spec.trigger"]
-    new.spec.pipeline.name, new.spec.source_trigger_name = "train", "weekly"
-    assert refused(served, new).paths == ["spec.source_trigger_name"]
-
-
-@pytest.mark.parametrize(("start", "end"), [(1, 2), (2, 1), (0, 2**33), (1, None)])
-def test_a_backfill_is_refused_by_name(served: Served, project: str, start: int, end: int | None) -> None:
-    served.create(pipeline(project))
-    new = trigger(project)
-    new.spec.start_timestamp.seconds = start
-    if end is not None:
-        new.spec.end_timestamp.seconds = end
-    refusal = refused(served, new)
-    assert refusal.paths == ["spec.start_timestamp"]
-    assert "backfill" in refusal.message
-
-
 def test_what_is_being_deleted_starts_nothing(served: Served, project: str) -> None:
     made = pipeline(project)
     made.metadata.finalizers.append("a.example/held")
@@ -410,35 +258,6 @@ def test_what_this_release_does_not_do_is_refused(served: Served, project: str, 
     else:
         getattr(new.spec, field).SetInParent()
     assert f"spec.{field}" in refused(served, new).paths
-
-
-@pytest.mark.parametrize("action", ["PAUSE", "RESUME", "KILL"])
-def test_an_action_twice_is_one_action_and_an_ended_trigger_takes_none(
-    served: Served, project: str, action: str
-) -> None:
-    served.create(pipeline(project))
-    made = served.create(trigger(project))
-    made.spec.action = trigger_run_pb2.TriggerRunAction.Value(f"TRIGGER_RUN_ACTION_{action}")
-    acted = served.update(made)
-    before = served.log()
-    assert served.update(acted) == acted
-    assert served.log() == before
-    acted.status.state = trigger_run_pb2.TRIGGER_RUN_STATE_KILLED
-    ended = served.run(served.resources.update_status(acted))
-    ended.spec.action = trigger_run_pb2.TRIGGER_RUN_ACTION_NO_ACTION
-    refusal = served.refused(lambda: served.update(ended))
-    assert refusal.reason == "ALREADY_FINISHED"
-
-
-def test_names_leave_room_for_what_is_made_of_them(served: Served, project: str) -> None:
-    long = served.refused(lambda: served.create(kinds()["Project"].new("x" * 64, "x" * 64)))
-    assert (long.reason, long.paths) == ("BAD_NAME", ["metadata.name"])
-    assert refused(served, pipeline(project, "x" * 151)).paths == ["metadata.name"]
-    assert refused(served, pipeline(project, "a.b")).paths == ["metadata.name"]
-    served.create(pipeline(project, "x" * 150))
-    new = trigger(project)
-    new.spec.pipeline.name, new.metadata.name = "x" * 150, "y" * 70
-    assert refused(served, new).paths == ["metadata.name"]
 
 
 @pytest.mark.parametrize("reference", ["größe", "ÄÖÜ", "٣٤٥", "//", "Feature/1", "deadbeef" * 5])

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+
+class ConfigurationError(ValueError):
+    """Variables that cannot be used.  `faults`: each of them, in a line of its own."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -109,14 +117,14 @@ class Config:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration.  Raises ValueError that names every wrong variable."""
+    """Read the configuration.  Raises ConfigurationError, a ValueError, that names every wrong variable."""
     faults: list[str] = []
 
     def port(name: str, default: int) -> int:
         text = environ.get(name, "")
         if not text:
             return default
-        if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
             return int(text)
         faults.append(f"{name} must be a port from 1 to 65535, not {text[:64]!r}")
         return default
@@ -125,7 +133,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     token = environ.get("MA_TOKEN", "")
     token_file = home / "run" / "token"
     if not token and token_file.is_file():
-        token = token_file.read_text().strip()
+        try:
+            token = token_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            faults.append(f"the token in {token_file} cannot be read: remove the file, the next start makes another")
     config = Config(
         home=home,
         projects_root=Path(environ.get("MA_PROJECTS_ROOT") or ".").absolute(),
@@ -136,5 +147,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         token=token,
     )
     if faults:
-        raise ValueError("; ".join(faults))
+        raise ConfigurationError(faults)
     return config

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 
 import grpc
@@ -20,7 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from starlette.applications import Starlette
 
 from api import controllers
-from api.config import Config, load
+from api.config import Config, ConfigurationError, load
 from api.errors import ApiError
 from api.http import app
 from api.kinds import kinds
@@ -39,7 +40,9 @@ log = logging.getLogger("api.server")
 def faults(config: Config) -> list[str]:
     """Return what keeps the server from starting: every fault, with the variable that changes it."""
     found = []
-    for name, port in (("MA_API_PORT", config.api_port), ("MA_API_HTTP_PORT", config.api_http_port)):
+    if config.api_port == config.api_http_port:
+        found.append(f"MA_API_PORT and MA_API_HTTP_PORT are both {config.api_port}: give each its own")
+    for name, port in {"MA_API_PORT": config.api_port, "MA_API_HTTP_PORT": config.api_http_port}.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -48,6 +51,8 @@ def faults(config: Config) -> list[str]:
                 found.append(f"port {port} is taken: stop what listens there or set {name}")
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.home):
+            pass
     except OSError as error:
         found.append(f"MA_HOME {config.home} cannot be written: {error.strerror}")
     return found
@@ -126,8 +131,8 @@ def main() -> int:
     try:
         config = load()
         found = faults(config)
-    except ValueError as error:
-        found = [str(error)]
+    except ConfigurationError as error:
+        found = list(error.faults)
     if not found:
         try:
             uvloop.run(serve(config))

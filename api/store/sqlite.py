@@ -189,8 +189,12 @@ def ballast_path(path: Path) -> Path:
 def _open(path: Path) -> sqlite3.Connection:
     if path.exists() and path.stat().st_mode & 0o022:
         raise FailedPrecondition(f"others may write {path.name}: run chmod 600 on it", reason="STORE_PERMISSIONS")
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)):
-        pass
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{path.name} cannot be opened: {error.strerror}", reason="STORE_UNREADABLE"
+        ) from error
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         db.execute("PRAGMA journal_mode=WAL")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pendulum
 from airflow.sdk import DAG, task
@@ -16,6 +17,7 @@ from operators.timetable import TriggerTimetable
 LABEL = "pipelinerun.michelangelo/"
 # Two entries of one digest would be one run: at 48 bits a million entries an instant are still told apart.
 DIGEST_LENGTH = 12
+RETRY_DELAY = timedelta(seconds=10)
 
 
 def run_name(trigger: str, instant: datetime, entry: str) -> str:
@@ -41,14 +43,16 @@ def trigger_dag(manifest: Mapping[str, Any], *, dag_id: str, tags: list[str]) ->
         doc_md=f"Starts pipeline **{manifest['pipeline']}** of project **{manifest['project']}** on its schedule.",
     )
 
-    @task(max_active_tis_per_dagrun=manifest["max_concurrency"] or None, retries=3)
+    @task(max_active_tis_per_dagrun=manifest["max_concurrency"] or None, retries=3, retry_delay=RETRY_DELAY)
     def create_run(entry: str, **context: Any) -> str:
         """Create the PipelineRun of one entry, or find it."""
-        moment = context["logical_date"] or context["dag_run"].run_after
-        return create(manifest, entry, moment)
+        # A run that a person starts need not have a logical date.
+        moment = context.get("logical_date") or context["dag_run"].run_after
+        return create(manifest, unquote(entry), moment)
 
     with dag:
-        create_run.expand(entry=sorted(manifest["parameters"]))
+        # Airflow renders what a task is mapped over: quoted, an entry's name holds nothing to render.
+        create_run.expand(entry=[quote(entry) for entry in sorted(manifest["parameters"])])
     return dag
 
 

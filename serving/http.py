@@ -17,16 +17,19 @@ JSON = b"Content-Type: application/json\r\n"
 
 
 class Request:
-    """One request.  `url`: the target as it came; header names are in lower case."""
+    """One request.  `url`: the target as it came; header names are in lower case; `version`: of HTTP, 1.0 or 1.1."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "url")
+    __slots__ = ("body", "headers", "keep_alive", "method", "url", "version")
 
-    def __init__(self, method: str, url: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> None:
+    def __init__(
+        self, method: str, url: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, version: str
+    ) -> None:
         self.method = method
         self.url = url
         self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
+        self.version = version
 
 
 class Response:

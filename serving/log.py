@@ -96,7 +96,7 @@ class PredictionLog:
             return
         self._queue.append(record)
         self._rows += rows
-        if not waiting:
+        if not self._something.is_set():
             self._something.set()
         if waiting + rows >= WRITE_ROWS:
             self._enough.set()
@@ -114,7 +114,7 @@ class PredictionLog:
         while not self._closed:
             self._something.wait()
             self._enough.wait(WRITE_S)
-            self._something.clear()
+            self._something.clear()  # before the queue is emptied: what comes later sets it again
             self._enough.clear()
             self._flush()
         self._flush()

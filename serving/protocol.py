@@ -19,6 +19,9 @@ MOST_HEADER_BYTES = 16 * 1024
 MOST_HEADERS = 100
 MOST_WAITING = 64
 DISCARD_S = 2.0
+VERSIONS = ("1.0", "1.1")
+CLOSE = b"Connection: close\r\n"
+KEEP = b"Connection: keep-alive\r\n"
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request | Response] = deque()
         self._busy: asyncio.Future[Response] | None = None
         self._refusal: Response | None = None
-        self._closing = False
+        self._deaf = False
         self._paused = False
         self._transport: asyncio.Transport
         self._begin()
@@ -53,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written has been sent."""
-        self._closing = True
+        self._deaf = True
         self._transport.close()
 
     def time_out(self) -> None:
@@ -69,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client; what it asked for is of no use to anybody."""
-        self._closing = True
+        self._deaf = True
         self._waiting.clear()
         if self._busy is not None:
             self._busy.cancel()
@@ -85,12 +88,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; complete requests are answered on the way."""
-        if self._closing:
+        if self._deaf:
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._closing = True
+            self._deaf = True
             if self._busy is None:
                 self.close()
         except httptools.HttpParserError as error:
@@ -119,6 +122,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is announced as too large before it is sent."""
+        self._version = self._parser.get_http_version()
+        if self._version not in VERSIONS:
+            self._stop(failure(400, "MALFORMED_HTTP", "not HTTP/1.1"))
         length = self._headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MOST_BODY_BYTES:
             self._stop(_too_large())
@@ -137,8 +143,14 @@ class Connection(asyncio.Protocol):
         self._begun = False
         self.requests += 1
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        keep = self._parser.should_keep_alive()
-        request = Request(self._parser.get_method().decode(), self._url, self._headers, body, keep)
+        request = Request(
+            self._parser.get_method().decode(),
+            self._url,
+            self._headers,
+            body,
+            keep_alive=self._parser.should_keep_alive(),
+            version=self._version,
+        )
         if self._busy is None and not self._waiting:
             self._answer(request)
             return
@@ -152,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
+        self._version = ""
         self._body: list[bytes] = []
         self._body_bytes = 0
 
@@ -203,9 +216,11 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def _write(self, response: Response, request: Request | None) -> None:
-        keep = request is not None and request.keep_alive and not self._closing and not self._connections.draining
+        """Send an answer; the last one of a connection says so.  request: None for a refusal, which closes itself."""
+        keep = request is not None and request.keep_alive and (bool(self._waiting) or not self._connections.draining)
         body = b"" if request is not None and request.method == "HEAD" else response.body
-        head = PHRASES[response.status] + response.head + (b"" if keep else b"Connection: close\r\n")
+        connection = CLOSE if not keep else b"" if request is None or request.version == "1.1" else KEEP
+        head = PHRASES[response.status] + response.head + connection
         self._transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
         if not keep and request is not None:
             self._waiting.clear()
@@ -213,7 +228,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Response) -> None:
         """Answer and close; what the client still sends is read and dropped, so that it can read the answer."""
-        self._closing = True
+        self._deaf = True
         if self._busy is not None:
             self._waiting.append(refusal)
             return

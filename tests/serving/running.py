@@ -26,6 +26,7 @@ FLIGHT: Mapping[str, Any] = {
     "scheduled_departure": "2013-12-31T13:00:00Z",
     "distance": 12,
 }
+PROGRAM = ("-m", "serving.server")
 AT = "2013-12-31T12:00:00Z"
 DATATYPES = {str: "BYTES", int: "INT64", float: "FP64", bool: "BOOL", type(None): "BYTES"}
 
@@ -133,13 +134,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[Server]:
+def running(home: Path, *, program: Sequence[str] = PROGRAM, api_http_port: int = 9) -> Iterator[Server]:
     """Start a server on `home`; it is stopped at the end."""
-    config = Config(home=home, projects_root=home, serving_port=free_port(), api_http_port=9, token=TOKEN)
+    home.mkdir(exist_ok=True)
+    config = Config(home=home, projects_root=home, serving_port=free_port(), api_http_port=api_http_port, token=TOKEN)
     log = home / "serving.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server"],
+            [sys.executable, *program],
             cwd=ROOT,
             env={**os.environ, **config.environ()},
             stdout=out,

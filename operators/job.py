@@ -12,6 +12,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from api.run_names import adopted_name
 from operators.engines import engine as engine_of
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.triggers import JobTrigger
@@ -104,12 +105,14 @@ def run_of(context: Any) -> dict[str, str]:
     dag_run = context["dag_run"]
     owner = (dag_run.conf or {}).get("ma") or {}
     described = context["dag"].params.get("ma") or {}
+    dag_id, pipeline = context["ti"].dag_id, str(described.get("pipeline", ""))
+    adopted = adopted_name(dag_id, dag_run.run_id, dag_run.run_after) if pipeline else ""
     return {
         "project": str(described.get("project", "")),
-        "pipeline": str(described.get("pipeline", "")),
-        "pipeline_run": str(owner.get("pipeline_run", "")),
-        "uid": str(owner.get("owner_uid", "")) or f"{context['ti'].dag_id}/{dag_run.run_id}",
-        "dag_id": context["ti"].dag_id,
+        "pipeline": pipeline,
+        "pipeline_run": str(owner.get("pipeline_run", "")) or adopted,
+        "uid": str(owner.get("owner_uid", "")) or f"{dag_id}/{dag_run.run_id}",
+        "dag_id": dag_id,
         "run_id": dag_run.run_id,
         "root_dir": str(described.get("root_dir", "")),
     }

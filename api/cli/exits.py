@@ -16,7 +16,7 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 
-class Failure(Exception):  # noqa: N818 - it names an outcome, most often of something outside this program
+class Failure(Exception):
     """What ends a command: one or more lines for a person and an exit code for a script."""
 
     def __init__(self, *lines: str, code: int = REFUSED) -> None:

@@ -6,7 +6,6 @@ Reports from Airflow's listener are hints; what was missed is found by the perio
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from api.controllers.pipeline_run import ADOPTED, PipelineRunController
 from api.controllers.platform import Platform
 from api.errors import AlreadyExists, ApiError, NotFound
 from api.kinds import kinds
+from api.run_names import adopted_name
 from api.store.base import Key
 from api.workflows import HIDDEN_PARAM
 
@@ -25,12 +25,6 @@ OVERLAP = timedelta(seconds=90)
 OWN_PREFIX = "ma__"
 
 log = logging.getLogger(__name__)
-
-
-def adopted_name(dag_id: str, run_id: str, due: datetime) -> str:
-    """Return the PipelineRun name of a foreign run: the same whoever computes it, and when.  `due`: its run_after."""
-    digest = hashlib.sha256(f"{dag_id}/{run_id}".encode()).hexdigest()[:8]
-    return f"airflow-{due:%Y%m%d-%H%M%S}-{digest}"
 
 
 class Adopter:

@@ -226,12 +226,13 @@ def _criterion(kind: str, node: Criterion) -> tuple[str, list[Scalar]]:
     return f"{inside} AND value {COMPARISONS[node.operator]} ?)", [*bound, node.values[0]]
 
 
+ORDER_VALUE = "(SELECT value FROM field WHERE object = o.id AND kind = ? AND key = ?)"
+
+
 def _order(kind: str, query: Query) -> tuple[str, list[Scalar]]:
     parts, bound = [], []
     for field, descending in query.order:
-        parts.append(
-            "(SELECT value FROM field WHERE object = o.id AND kind = ? AND key = ?)" + (" DESC" if descending else "")
-        )
+        parts.append(f"{ORDER_VALUE}{' DESC' if descending else ''}")
         bound += [kind, field]
     return ", ".join([*parts, "o.namespace", "o.name"]), list(bound)
 

@@ -144,7 +144,7 @@ class SqliteStore:
         wanted = frozenset(kinds)
         while True:
             news = self._committed
-            oldest, rows = await self._run(lambda db: sql.changes(db, since, WATCH_BATCH))
+            oldest, rows = await self._run(lambda db, after=since: sql.changes(db, after, WATCH_BATCH))
             if since < oldest:
                 raise Expired(f"changes up to revision {oldest} are no longer kept: list again and watch from there")
             for revision, kind, namespace, name, change, body in rows:

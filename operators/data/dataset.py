@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from operators.data.layout import path_of
-from operators.features.graph import Input
 from operators.errors import UserError
+from operators.features.graph import Input
 
 PARTS = ("train", "validate", "test")
 DESCRIPTION = "dataset.json"

@@ -15,9 +15,9 @@ from api.client import Client
 from api.config import load
 from operators.data.examples import EVENT_TIMESTAMP, examples_of
 from operators.data.layout import folder_of, written
+from operators.errors import UserError
 from operators.features import artifact
 from operators.features.scorer import Scorer, columns_of
-from operators.errors import UserError
 from operators.jobs.model_resource import artifact_of
 from operators.jobs.prepare_dataset import join
 

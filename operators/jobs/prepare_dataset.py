@@ -11,8 +11,8 @@ from api.config import load
 from operators.data import dataset
 from operators.data.examples import EVENT_TIMESTAMP, Examples, dtype_of, examples_of
 from operators.data.layout import folder_of, written
-from operators.features.graph import Input
 from operators.errors import UserError
+from operators.features.graph import Input
 from operators.jobs.materialize_features import definitions
 
 SAMPLE_SEED = 20130101

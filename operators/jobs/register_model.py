@@ -18,10 +18,10 @@ from api.client import Client
 from api.config import load
 from operators.data import dataset
 from operators.data.layout import folder_of, path_of
+from operators.errors import UserError
 from operators.features import artifact
 from operators.features.graph import MISSING
 from operators.features.scorer import Scorer, columns_of
-from operators.errors import UserError
 from operators.jobs.model_resource import create_model
 from operators.jobs.served_form import to_onnx
 from operators.jobs.train import FULL, TrainedModel

@@ -14,9 +14,9 @@ import numpy as np
 
 from operators.data import dataset
 from operators.data.layout import folder_of, written
+from operators.errors import UserError
 from operators.features.graph import Graph
 from operators.features.scorer import columns_of
-from operators.errors import UserError
 
 if TYPE_CHECKING:
     import lightgbm

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -13,11 +13,15 @@ import pytest
 
 from api.cli.platform import record, sessions
 from api.cli.platform.database import tail
+from api.client import Client
 from api.config import Config
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from tests.e2e.flights_platform import PROJECT, Flights, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 300
 STOP_S = 90
+READY = pipeline_pb2.PIPELINE_STATE_READY
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,20 @@ def ma(start_platform: Callable[[], Ma]) -> Ma:
 def platform(ma: Ma) -> Config:
     """The configuration of the session's running platform."""
     return ma.config
+
+
+@pytest.fixture(scope="session")
+def flights(ma: Ma) -> Iterator[Flights]:
+    """The example, applied and trained once on the session's platform."""
+    applied = ma("apply", "-f", str(ROOT / "examples" / "flights"))
+    assert applied.code == 0, applied.err
+    with Client(ma.config.api_address) as api:
+        made = Flights(ma, ma.config, api)
+        eventually(lambda: api.get("Pipeline", PROJECT, "train").status.state == READY, "the pipeline's DAG")
+        ended = ma("pipeline", "run", "train", "-n", PROJECT, "--wait", timeout_s=300)
+        assert ended.code == 0, f"{ended.out}{ended.err}"
+        (run,) = api.list("PipelineRun", PROJECT)
+        yield replace(made, first_run=run.metadata.name)
 
 
 def _ends_of_logs(config: Config) -> str:

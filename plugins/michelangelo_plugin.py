@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import queue
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,12 +28,18 @@ MOST_WAITING = 1000
 MOST_TOGETHER = 100
 TIMEOUT_S = 1.0
 FLUSH_S = 0.3
+RUN_FIELDS = ("dag_id", "run_id")
+TASK_FIELDS = (*RUN_FIELDS, "task_id", "map_index", "try_number")
+
+log = logging.getLogger(__name__)
 
 
 class Reporter:
     """Posts reports from one thread a process; a forked child starts its own."""
 
     def __init__(self) -> None:
+        # The API server is on this machine: what the shell says of proxies must not lead the token elsewhere.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._pid = 0
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
 
@@ -49,51 +57,54 @@ class Reporter:
 
     def flush(self) -> None:
         """Wait a moment for what is queued: a task's process ends right after its last report."""
+        if self._pid != os.getpid():
+            return
         deadline = time.monotonic() + FLUSH_S
         while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def _post_forever(self, waiting: queue.Queue[dict[str, Any]]) -> None:
-        config = load()
         while True:
             events = [waiting.get()]
             while len(events) < MOST_TOGETHER and not waiting.empty():
                 events.append(waiting.get_nowait())
-            request = urllib.request.Request(  # noqa: S310 - always http, on loopback
-                f"{config.api_http_url}/internal/airflow/events",
-                data=json.dumps({"events": events}).encode(),
-                headers={"Authorization": f"Bearer {config.token}", "Content-Type": "application/json"},
-            )
             try:
-                urllib.request.urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310
-            except (OSError, ValueError):
-                pass
+                self._post(events)
+            except Exception:
+                log.debug("%d reports were not delivered", len(events), exc_info=True)
             finally:
                 for _ in events:
                     waiting.task_done()
+
+    def _post(self, events: Sequence[dict[str, Any]]) -> None:
+        config = load()
+        request = urllib.request.Request(  # noqa: S310
+            f"{config.api_http_url}/internal/airflow/events",
+            data=json.dumps({"events": events}, default=str).encode(),
+            headers={"Authorization": f"Bearer {config.token}", "Content-Type": "application/json"},
+        )
+        self._opener.open(request, timeout=TIMEOUT_S).close()
 
 
 reporter = Reporter()
 
 
 def _run(dag_run: Any, state: str) -> None:
-    reporter.report({"type": "dag_run", "dag_id": dag_run.dag_id, "run_id": dag_run.run_id, "state": state})
+    _report("dag_run", dag_run, RUN_FIELDS, state)
 
 
 def _task(instance: Any, state: str, *, last: bool = True) -> None:
-    reporter.report(
-        {
-            "type": "task",
-            "dag_id": instance.dag_id,
-            "run_id": instance.run_id,
-            "task_id": instance.task_id,
-            "map_index": instance.map_index,
-            "try_number": instance.try_number,
-            "state": state,
-        }
-    )
+    _report("task", instance, TASK_FIELDS, state)
     if last:
         reporter.flush()
+
+
+def _report(kind: str, source: Any, fields: Sequence[str], state: str) -> None:
+    try:
+        reporter.report({"type": kind, **{name: getattr(source, name) for name in fields}, "state": state})
+    except Exception:
+        # What a listener raises would be the scheduler's or the task's trouble.
+        log.warning("%s could not be reported as %s", kind, state, exc_info=True)
 
 
 class Listener:

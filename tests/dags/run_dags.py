@@ -9,8 +9,8 @@ from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.xcom import XComModel
-from airflow.settings import Session
-from airflow.utils.timezone import parse
+from airflow.sdk.timezone import parse
+from airflow.utils.session import create_session
 
 
 def ended(dag: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -20,8 +20,9 @@ def ended(dag: Any, asked: dict[str, Any]) -> dict[str, Any]:
         {"task_id": ti.task_id, "map_index": ti.map_index, "state": ti.state, "try_number": ti.try_number}
         for ti in run.get_task_instances()
     ]
-    rows = Session().query(XComModel).filter(XComModel.dag_id == dag.dag_id, XComModel.run_id == run.run_id)
-    xcoms = [{"task_id": row.task_id, "key": row.key, "value": XComModel.deserialize_value(row)} for row in rows]
+    with create_session() as session:
+        rows = session.query(XComModel).filter(XComModel.dag_id == dag.dag_id, XComModel.run_id == run.run_id)
+        xcoms = [{"task_id": x.task_id, "key": x.key, "value": XComModel.deserialize_value(x)} for x in rows]
     return {"state": run.state, "run_id": run.run_id, "tasks": tasks, "xcoms": xcoms}
 
 

@@ -20,6 +20,13 @@ MOST_CACHED = 100_000
 SECOND_US = 1_000_000
 FRESH_S = 0.002
 """Asking the store whether it changed takes longer than the rest of the join: not for every request."""
+READABLE: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "double": (float, int),
+    "long": (int,),
+    "bool": (bool,),
+    "timestamp": (int,),
+}
 PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND = "PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"
 
 Array = npt.NDArray[Any]
@@ -94,7 +101,8 @@ class View:
             self._cache.clear()
         hit = None
         if row is not None:
-            values = tuple(_present(row[1].get(name)) for name in self.features)
+            stored = zip(self.features, self.dtypes, strict=True)
+            values = tuple(_readable(row[1].get(name), dtype) for name, dtype in stored)
             hit = Hit(row[0], values, self._columns(values))
         self._cache[key] = hit
         return hit
@@ -156,9 +164,16 @@ class FeatureJoin:
             for view in self.views:
                 view.forget()
 
-    def _many(self, view: View, rows: Rows, count: int, at_us: int) -> tuple[Found, ...]:
+    def _many(self, view: View, rows: Rows, count: int, at_us: int) -> Sequence[Found]:
         keys = zip(*(rows[name] for name in view.key_inputs), strict=True) if view.key_inputs else ((),) * count
-        return tuple([view.find(self._store, key, at_us) for key in keys])
+        known: dict[tuple[Value, ...], Found] = {}
+        found = []
+        for key in keys:
+            one = known.get(key)
+            if one is None:
+                one = known[key] = view.find(self._store, key, at_us)
+            found.append(one)
+        return found
 
 
 def _transposed(view: View, found: Sequence[Found]) -> dict[str, Array]:
@@ -166,9 +181,9 @@ def _transposed(view: View, found: Sequence[Found]) -> dict[str, Array]:
     return {name: array(column, dtype) for name, column, dtype in zip(view.inputs, values, view.dtypes, strict=True)}
 
 
-def _present(value: Value) -> Value:
-    """Feast writes a missing number as NaN or as nothing."""
-    return None if value != value else value
+def _readable(value: Value, dtype: str) -> Value:
+    """Return None for a missing number, which Feast writes as NaN too, and for what changed its type since training."""
+    return value if type(value) in READABLE[dtype] and value == value else None
 
 
 def array(values: Sequence[Value], dtype: str) -> Array:

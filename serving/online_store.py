@@ -18,6 +18,7 @@ STRING, INT64, UNIX_TIMESTAMP = 2, 4, 8
 SECOND_US = 1_000_000
 BUSY_S = 0.02
 LOOK_S = 0.5
+REST_S = 0.1
 
 Value = str | float | int | bool | None
 
@@ -29,23 +30,27 @@ class OnlineStore:
 
     def __init__(self, path: Path) -> None:
         self.errors = 0
+        self._told = ""
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._file = (0, 0)
         self._openings = 0
+        self._version = (0, -1)
         self._look_at_s = 0.0
+        self._rest_until_s = 0.0
 
     def version(self) -> tuple[int, int]:
         """Return what changes with every commit of anybody and with every other file."""
         if time.monotonic() >= self._look_at_s:
             self._look()
-        if self._connection is None:
-            return self._openings, -1
-        try:
-            return self._openings, self._connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error as error:
-            self._failed(error)
-            return self._openings, -1
+        if self._connection is not None and not self._resting():
+            try:
+                found = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error as error:
+                self._failed(error)
+            else:
+                self._version = (self._openings, found)
+        return self._version
 
     def read(self, table: str, key: bytes, features: Sequence[str]) -> tuple[int, dict[str, Value]] | None:
         """Return the event time (microseconds) and values of an entity, None if there are none.
@@ -54,22 +59,29 @@ class OnlineStore:
         """
         if self._connection is None:
             return None
-        marks = ",".join("?" * len(features))
-        columns = "feature_name, value, event_ts"
-        sql = f"SELECT {columns} FROM {quoted(table)} WHERE entity_key = ? AND feature_name IN ({marks})"  # noqa: S608
+        if self._resting():
+            raise sqlite3.OperationalError("the online store could not be read a moment ago")
         try:
-            rows = self._connection.execute(sql, (key, *features)).fetchall()
-        except sqlite3.OperationalError as error:
+            return self._read(self._connection, table, key, features)
+        except sqlite3.Error as error:
             if "no such table" in str(error):
                 return None
             self._failed(error)
             raise
-        except sqlite3.Error as error:
-            self._failed(error)
-            raise
+
+    def _read(
+        self, connection: sqlite3.Connection, table: str, key: bytes, features: Sequence[str]
+    ) -> tuple[int, dict[str, Value]] | None:
+        marks = ",".join("?" * len(features))
+        columns = "feature_name, value, event_ts"
+        sql = f"SELECT {columns} FROM {quoted(table)} WHERE entity_key = ? AND feature_name IN ({marks})"  # noqa: S608
+        rows = connection.execute(sql, (key, *features)).fetchall()
         if not rows:
             return None
-        return max(int(row[2]) for row in rows) * SECOND_US, {row[0]: decode(row[1]) for row in rows}
+        try:
+            return max(int(row[2]) for row in rows) * SECOND_US, {row[0]: decode(row[1]) for row in rows}
+        except (ValueError, TypeError, IndexError, struct.error) as error:
+            raise sqlite3.DataError(f"{table} holds what Feast does not write: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -77,9 +89,16 @@ class OnlineStore:
             self._connection.close()
             self._connection = None
 
+    def _resting(self) -> bool:
+        return bool(self._rest_until_s) and time.monotonic() < self._rest_until_s
+
     def _failed(self, error: sqlite3.Error) -> None:
+        """Leave the store alone for a moment, so that a locked or damaged one does not slow every request down."""
         self.errors += 1
-        log.warning("the online store cannot be read: %s", error)
+        self._rest_until_s = time.monotonic() + REST_S
+        if self._told != str(error):
+            self._told = str(error)
+            log.warning("the online store cannot be read: %s", error)
 
     def _look(self) -> None:
         self._look_at_s = time.monotonic() + LOOK_S
@@ -88,6 +107,7 @@ class OnlineStore:
         except OSError:
             self.close()
             self._file = (0, 0)
+            self._version = (self._openings, -1)
             return
         if self._connection is None or self._file != (found.st_dev, found.st_ino):
             self.close()
@@ -97,6 +117,7 @@ class OnlineStore:
     def _open(self) -> None:
         """Open read-write, as a reader of a write-ahead log has to, and refuse to write."""
         self._openings += 1
+        self._version = (self._openings, -1)
         try:
             uri = f"{self._path.absolute().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)

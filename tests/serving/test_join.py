@@ -144,6 +144,19 @@ def test_a_store_that_is_damaged_fails_no_prediction(stage: Stage, tmp_path: Pat
     store.close()
 
 
+@pytest.mark.parametrize("content", [b"\x29\x01", b"\x12\x05a", b"\x12\x01\xff", b"\x20\x80"])
+def test_a_damaged_value_fails_no_prediction(stage: Stage, tmp_path: Path, content: bytes) -> None:
+    path = home_of(stage, tmp_path) / "features" / "online.db"
+    with contextlib.closing(sqlite3.connect(path)) as writer, writer:
+        writer.execute("UPDATE flights_weather SET value = ? WHERE feature_name = 'temp'", (content,))
+    store = OnlineStore(path)
+    join = FeatureJoin({"project": "flights", "views": stage.views}, store)
+    joined = join.join(_row(), 1, NOW_US)
+    assert np.isnan(joined.columns["temp"][0])
+    assert joined.found[0][0].values[0] is None
+    store.close()
+
+
 def test_reading_never_writes(stage: Stage, tmp_path: Path) -> None:
     store = OnlineStore(home_of(stage, tmp_path) / "features" / "online.db")
     store.version()

@@ -41,6 +41,7 @@ def main(folders: list[str]) -> None:
         bag = DagBag(folder, bundle_name="tests")
         found["errors"].update(bag.import_errors)
         found["dags"].update({name: described(dag) for name, dag in bag.dags.items()})
+    found["modules"] = sorted({name.partition(".")[0] for name in sys.modules})
     print(f"\nFOUND {json.dumps(found)}")
 
 

@@ -49,6 +49,10 @@ def test_every_good_dag_is_read_and_no_file_has_an_error(found: Any) -> None:
     assert set(found["dags"]) == TEMPLATES | GOOD
 
 
+def test_reading_dags_loads_no_grpc_and_none_of_the_heavy_libraries(found: Any) -> None:
+    assert not {"grpc", "ray", "feast", "mlflow", "pandas", "lightgbm"} & set(found["modules"])
+
+
 def test_there_is_a_file_of_its_own_for_each_template() -> None:
     assert {path.stem for path in (ROOT / "dags").glob("*.py")} == TEMPLATES
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import time
@@ -144,7 +145,7 @@ class SqliteStore:
         wanted = frozenset(kinds)
         while True:
             news = self._committed
-            oldest, rows = await self._run(lambda db, after=since: sql.changes(db, after, WATCH_BATCH))
+            oldest, rows = await self._run(functools.partial(sql.changes, since=since, limit=WATCH_BATCH))
             if since < oldest:
                 raise Expired(f"changes up to revision {oldest} are no longer kept: list again and watch from there")
             for revision, kind, namespace, name, change, body in rows:

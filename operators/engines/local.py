@@ -23,10 +23,9 @@ import psutil
 
 from operators.engines.base import JobResult, JobSpec, JobState
 from operators.engines.processes import MARK, living, marked, session, stop
-from operators.jobs.run import LOCK, PROCESS, RESULT, SPEC, note_process
+from operators.jobs.run import LOCK, LOG, PROCESS, RESULT, SPEC, note_process
 
 TAKEN = "taken"
-LOG = "log"
 GRACE_S = 2.0
 POLL_S = 0.2
 MOST_LOG_BYTES = 1024 * 1024

@@ -23,6 +23,7 @@ from operators.errors import UserError
 
 SPEC = "spec.json"
 RESULT = "result.json"
+LOG = "log"
 PROCESS = "process.json"
 LOCK = "MA_JOB_LOCK"
 LONGEST_MESSAGE = 2000

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from operators.features.graph import MISSING
 from serving.online_store import KeyCodec, OnlineStore, Value
 
-MOST_CACHED = 100_000
+MOST_CACHED = 20_000
 SECOND_US = 1_000_000
 FRESH_S = 0.002
 """Asking the store whether it changed takes longer than the rest of the join: not for every request."""

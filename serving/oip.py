@@ -75,9 +75,20 @@ def read(body: bytes) -> InferRequest:
         try:
             return _decode(body)
         except msgspec.ValidationError:
-            return _explained(json.loads(body))
+            return _explained(_loaded(body))
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise InvalidArgument(f"the body is not JSON: {error}", reason="MALFORMED_JSON") from None
+
+
+def _loaded(body: bytes) -> Any:
+    """Return JSON in which numbers may be of any size, as strictly as the fast decoder otherwise is."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON number")
+
+    document = json.loads(body, parse_constant=refuse)
+    msgspec.json.encode(document)  # refuses half of a surrogate pair
+    return document
 
 
 def _explained(document: Any) -> InferRequest:

@@ -147,8 +147,30 @@ def test_a_fault_is_refused_by_name(server: Server, change: Change, reason: str,
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"<html>", b"\xff\xfe", b'{"inputs": [NaN]}', b'{"inputs": []} x', b'{"a":' * 100_000],
-    ids=["empty", "truncated", "html", "no utf-8", "NaN", "more behind it", "deep"],
+    [
+        b"",
+        b"{",
+        b"<html>",
+        b"\xff\xfe",
+        b'{"inputs": [NaN]}',
+        b'{"inputs": []} x',
+        b'{"a":' * 100_000,
+        b'{"inputs": [{"name": "\\ud800", "datatype": "", "shape": [], "data": []}]}',
+        b'{"inputs": [{"name": "\\ud800", "datatype": "", "shape": [], "data": [1e999]}]}',
+        b'{"inputs": [{"name": "a", "datatype": "", "shape": [], "data": [1e999, NaN]}]}',
+    ],
+    ids=[
+        "empty",
+        "truncated",
+        "html",
+        "no utf-8",
+        "NaN",
+        "more behind it",
+        "deep",
+        "half",
+        "huge and half",
+        "huge, NaN",
+    ],
 )
 def test_what_is_no_json_is_refused(server: Server, body: bytes) -> None:
     found = server.infer(body)

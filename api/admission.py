@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from api.errors import FieldViolation, InvalidArgument, NotFound
+from api.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from api.kinds import IDENTIFIER, Kind, Resource, kinds, reference_kind
 from api.store.base import Key
 from api.validation import is_map, shown, violations
@@ -145,13 +145,16 @@ async def check_referees(resource: Resource, stored: Resource | None, exists: Ex
 
 
 async def check_project(resource: Resource, exists: Exists) -> list[Key]:
-    """Return the project that the object lives in.  Raises NotFound when it does not exist."""
+    """Return the project that the object lives in.  Raises NotFound, FailedPrecondition while it is being deleted."""
     namespace = resource.metadata.namespace
     if resource.DESCRIPTOR.name == "Project" or namespace == SYSTEM_NAMESPACE:
         return []
     project = Key("Project", namespace, namespace)
-    if await exists(project) is None:
+    found = await exists(project)
+    if found is None:
         raise NotFound(f"there is no Project {namespace!r}: create it first", reason="UNKNOWN_PROJECT")
+    if found.metadata.HasField("deletionTimestamp"):
+        raise FailedPrecondition(f"Project {namespace!r} is being deleted", reason="PROJECT_DELETED")
     return [project]
 
 

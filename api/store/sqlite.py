@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from api.errors import ApiError, DataLoss, Expired, FailedPrecondition, ResourceExhausted
+from api.errors import ApiError, DataLoss, Expired, FailedPrecondition, ResourceExhausted, Unavailable
 from api.kinds import Resource
 from api.store import records, sql
 from api.store.base import Change, ChangeType, Key, Lease, Page, Preconditions, Query, Write, already_exists
@@ -50,14 +50,23 @@ class SqliteStore:
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return work(self._db)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                raise
-            self._free_ballast()
-            raise ResourceExhausted(
-                "the volume of the resource store is full: nothing was written; free space or delete objects",
-                reason="DISK_FULL",
-            ) from error
+        except sqlite3.DatabaseError as error:
+            # The low byte is the kind of the error, the rest says more of where it came from.
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                self._free_ballast()
+                raise ResourceExhausted(
+                    "the volume of the resource store is full: nothing was written; free space or delete objects",
+                    reason="DISK_FULL",
+                ) from error
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise Unavailable("another process holds the resource store: try again", reason="STORE_BUSY") from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise DataLoss(
+                    "the resource store is damaged: stop the server and restore it from a backup",
+                    reason="STORE_CORRUPT",
+                ) from error
+            raise
 
     def _free_ballast(self) -> None:
         """Give back the reserved space, so that deletes and leases still work on a full disk (finding 8)."""
@@ -80,10 +89,19 @@ class SqliteStore:
         return result
 
     async def _commit(self, work: Callable[[sqlite3.Connection, NextRevision], T]) -> T:
-        result = await self._run(lambda db: self._write(db, lambda following: work(db, following)))
+        loop = asyncio.get_running_loop()
+
+        def write(db: sqlite3.Connection) -> T:
+            result = self._write(db, lambda following: work(db, following))
+            # From here, not after the await: the caller may have left while this was on its way.
+            loop.call_soon_threadsafe(self._wake)
+            return result
+
+        return await self._run(write)
+
+    def _wake(self) -> None:
         self._committed.set()
         self._committed = asyncio.Event()
-        return result
 
     async def get(self, key: Key) -> Resource:
         """Return the object at `key`."""

@@ -80,7 +80,7 @@ class LocalEngine:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
-                env={**os.environ, "PYTHONUNBUFFERED": "1", MARK: str(folder), LOCK: str(lock.fileno())},
+                env={**_environment(), MARK: str(folder), LOCK: str(lock.fileno())},
             )
         _started[:] = [*(earlier for earlier in _started if earlier.poll() is None), process]
         note_process(folder, process.pid)
@@ -150,6 +150,12 @@ async def _ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _environment() -> dict[str, str]:
+    """Return what a program sees: it runs a user's code, and Airflow's keys and our token are not for that."""
+    kept = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name and name != "MA_TOKEN"}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 def _read(path: Path) -> Any | None:

@@ -141,6 +141,17 @@ def test_a_cancelled_job_leaves_no_process(place: Place) -> None:
     assert place.engine.result("job").state is JobState.LOST
 
 
+def test_a_program_sees_no_secret_of_the_platform(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY", "_AIRFLOW_PROCESS_CONTEXT", "MA_TOKEN"):
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("MA_HOME", str(place.folder))
+    place.submit("environment")
+    seen = json.loads(place.ended().outputs["environment"])
+    assert "canary" not in seen.values()
+    assert seen["MA_HOME"] == str(place.folder)
+    assert "MA_JOB_LOCK" not in seen
+
+
 def test_a_job_that_ignores_being_asked_is_killed(place: Place) -> None:
     place.submit("family", children=3, stubborn=True)
     pids = place.pids()

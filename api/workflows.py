@@ -104,10 +104,15 @@ def param_faults(schemas: Mapping[str, Any], given: Mapping[str, Any], path: str
             hint = nearest(name, known) if len(found) < MOST_HINTS else ""
             found.append(FieldViolation(f"{path}.{name}", f"is no parameter of this pipeline{hint}"))
             continue
-        for error in jsonschema.Draft202012Validator(schemas[name]).iter_errors(value):
+        for error in _validator(schemas[name]).iter_errors(value):
             at = ".".join(str(part) for part in (path, name, *error.absolute_path))
             found.append(FieldViolation(at, _explained(error), shown(value)))
     return found
+
+
+def _validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
+    """Return what checks as Airflow does, formats too: what is stored here is not refused there."""
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
 
 
 def _explained(error: jsonschema.ValidationError) -> str:
@@ -130,7 +135,7 @@ _RULES = {
 
 def schema_of(schema: Mapping[str, Any], default: Any) -> dict[str, Any]:
     """Return a parameter's schema with its default, if the template's value is one: a placeholder is not."""
-    if default is None or not jsonschema.Draft202012Validator(schema).is_valid(default):
+    if default is None or not _validator(schema).is_valid(default):
         return dict(schema)
     return {**schema, "default": default}
 
@@ -140,7 +145,5 @@ def missing_params(schemas: Mapping[str, Any], values: Mapping[str, Any], path: 
     return [
         FieldViolation(f"{path}.{name}", "is required")
         for name, schema in schemas.items()
-        if name != HIDDEN_PARAM
-        and values.get(name) is None
-        and not jsonschema.Draft202012Validator(schema).is_valid(None)
+        if name != HIDDEN_PARAM and values.get(name) is None and not _validator(schema).is_valid(None)
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Param
+from airflow.sdk.exceptions import ParamValidationError
 
 HIDDEN = "ma"
 
@@ -102,7 +103,10 @@ def over(params: Mapping[str, Param], values: Mapping[str, Any]) -> dict[str, Pa
     found = dict(params)
     for name, value in values.items():
         found[name] = Param(value, **_described(params[name]))
-        found[name].resolve()
+        try:
+            found[name].resolve()
+        except ParamValidationError as error:
+            raise ValueError(f"parameter {name!r}: {str(error).splitlines()[0]}") from error
     return found
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from api.workflows import param_faults
+from operators.templates.project import build
 from tests.dags.conftest import ROOT, read_by_airflow, written
 from tests.dags.manifests import pipeline, step, trigger
 
@@ -75,22 +77,27 @@ def test_the_form_of_a_dag_accepts_its_own_defaults(found: Any, name: str) -> No
         assert schema["section"], parameter
 
 
-def test_a_form_refuses_what_no_run_can_work_with(found: Any) -> None:
-    params = found["dags"]["train_and_deploy"]["params"]
-    bad = {
-        "sample_fraction": (0, 1.5, "all"),
-        "train_until": ("yesterday", 5),
-        "seed": (-1, 2**31, 0.5),
-        "minimum_auc": (-0.1, 1.1),
-        "algorithm": ("guessing",),
-        "engine": ("spark",),
-        "baseline_columns": ("carrier", [1]),
-        "hyperparameters": ([], "depth=3"),
-    }
-    for parameter, values in bad.items():
-        check = jsonschema.Draft202012Validator(params[parameter]["schema"], format_checker=jsonschema.FormatChecker())
-        for value in values:
-            assert not check.is_valid(value), (parameter, value)
+BAD = {
+    "sample_fraction": (0, 1.5, "all"),
+    "train_until": ("yesterday", 5),
+    "seed": (-1, 2**31, 0.5),
+    "minimum_auc": (-0.1, 1.1),
+    "algorithm": ("guessing",),
+    "engine": ("spark",),
+    "baseline_columns": ("carrier", [1]),
+    "hyperparameters": ([], "depth=3"),
+}
+
+
+@pytest.mark.parametrize("parameter", BAD)
+def test_what_no_run_can_work_with_is_refused_by_form_api_and_dag_alike(found: Any, parameter: str) -> None:
+    schemas = {name: param["schema"] for name, param in found["dags"]["train_and_deploy"]["params"].items()}
+    form = jsonschema.Draft202012Validator(schemas[parameter], format_checker=jsonschema.FormatChecker())
+    for value in BAD[parameter]:
+        assert not form.is_valid(value)
+        assert param_faults(schemas, {parameter: value}, "spec.input"), f"the API takes {value!r}"
+        with pytest.raises(ValueError, match=f"parameter '{parameter}': ."):
+            build(pipeline(template="train_and_deploy", params={parameter: value}))
 
 
 def test_stages_follow_each_other(found: Any) -> None:

@@ -10,7 +10,7 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
 from api.kinds import Resource
 from api.resources import Admitter, Resources
-from api.schedules import trigger_faults
+from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
 from api.validation import nearest, shown
 from api.workflows import is_built, missing_params, param_faults, parse, plain
@@ -117,15 +117,34 @@ def _differs(old: Any, new: Any, field: str) -> bool:
 
 
 def _input_faults(pipeline: Any, given: Any) -> list[FieldViolation]:
-    """Check a run's parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST."""
+    values = plain(given.fields["kw_args"].struct_value) if "kw_args" in given.fields else {}
+    return _value_faults(pipeline, values, "spec.input.kw_args")
+
+
+def _value_faults(pipeline: Any, values: Mapping[str, Any], path: str) -> list[FieldViolation]:
+    """Check parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST."""
     registered = typed_struct_pb2.TypedStruct()
     if not pipeline.status.registered_workflow.Unpack(registered):
         return []
     workflow: Mapping[str, Any] = plain(registered.value)
     schemas, configured = workflow.get("params_schema") or {}, workflow.get("params") or {}
-    values = plain(given.fields["kw_args"].struct_value) if "kw_args" in given.fields else {}
-    found = param_faults(schemas, values, "spec.input.kw_args")
-    return found + missing_params(schemas, _with_defaults(schemas, {**configured, **values}), "spec.input.kw_args")
+    found = param_faults(schemas, values, path)
+    return found + missing_params(schemas, _with_defaults(schemas, {**configured, **values}), path)
+
+
+def _entry_faults(pipeline: Any, entries: Mapping[str, Any], path: str) -> list[FieldViolation]:
+    """Check what each entry of a trigger would start; without entries a run starts with the pipeline's own values."""
+    if not is_built(pipeline):
+        return []
+    if not entries:
+        return _value_faults(pipeline, {}, path)
+    return [
+        fault
+        for entry, given in list(entries.items())[:MOST_ENTRIES]
+        for fault in _value_faults(
+            pipeline, {**given.parameter_map, **plain(given.kw_args)}, f"{path}[{shown(entry)}].kw_args"
+        )
+    ]
 
 
 def _with_defaults(schemas: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,7 +170,11 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
             told = f"and its project's and pipeline's names have at most {LONGEST_TRIGGER_DAG - 2} characters together"
             found.append(FieldViolation("metadata.name", told, shown(new.metadata.name)))
     if spec.trigger.WhichOneof("trigger_type") is not None:
-        return [*found, *trigger_faults(spec.trigger, "spec.trigger")]
+        found += trigger_faults(spec.trigger, "spec.trigger")
+        # What the pipeline asks for may change later: a pause or a kill is never refused for it.
+        if pipeline is not None and (old is None or old.spec.trigger != spec.trigger):
+            found += _entry_faults(pipeline, spec.trigger.parameters_map, "spec.trigger.parameters_map")
+        return found
     if not spec.source_trigger_name:
         return [
             *found,
@@ -166,6 +189,9 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
                 shown(spec.source_trigger_name),
             )
         )
+    elif pipeline is not None and old is None:
+        entries = pipeline.spec.manifest.trigger_map[spec.source_trigger_name].parameters_map
+        found += _entry_faults(pipeline, entries, f"trigger_map[{shown(spec.source_trigger_name)}].parameters_map")
     return found
 
 

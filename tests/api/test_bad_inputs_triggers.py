@@ -7,8 +7,9 @@ import pytest
 from api.gen.michelangelo.api.v2 import trigger_run_pb2
 from api.kinds import kinds
 from api.schedules import LONGEST_INTERVAL_S, MOST_ENTRIES
+from api.workflows import WORKFLOW_TYPE, spec_hash, typed
 from tests.api.running import Served
-from tests.api.workloads import pipeline, refused, trigger
+from tests.api.workloads import SCHEMAS, built, pipeline, refused, trigger
 
 MAP = "spec.manifest.trigger_map"
 
@@ -139,3 +140,45 @@ def test_names_leave_room_for_what_is_made_of_them(served: Served, project: str)
     new = trigger(project)
     new.spec.pipeline.name, new.metadata.name = "x" * 150, "y" * 70
     assert refused(served, new).paths == ["metadata.name"]
+
+
+def test_parameters_that_every_run_would_be_refused_for_are_told_at_once(served: Served, project: str) -> None:
+    built(served, project)
+    new = trigger(project)
+    good = {"rows": 3, "rate": 0.5, "label": "x"}
+    for entry, given in (("fine", good), ("wrong", {**good, "rows": 0, "colour": "red"}), ("empty", {})):
+        new.spec.trigger.parameters_map[entry].kw_args.update(given)
+    new.spec.trigger.parameters_map["text"].parameter_map.update({"label": "x", "rows": "3"})
+    path = "spec.trigger.parameters_map"
+    assert sorted(refused(served, new).paths) == [
+        *(f"{path}[empty].kw_args.{name}" for name in ("label", "rate", "rows")),
+        *(f"{path}[text].kw_args.{name}" for name in ("rate", "rows")),
+        *(f"{path}[wrong].kw_args.{name}" for name in ("colour", "rows")),
+    ]
+
+
+def test_a_trigger_without_entries_starts_what_the_pipeline_can_start(served: Served, project: str) -> None:
+    built(served, project)
+    assert sorted(refused(served, trigger(project)).paths) == [
+        f"spec.trigger.parameters_map.{name}" for name in ("label", "rate", "rows")
+    ]
+
+
+def test_a_trigger_can_be_stopped_when_its_pipeline_asks_for_more(served: Served, project: str) -> None:
+    served.create(pipeline(project))
+    made = served.create(trigger(project))
+    found = served.get("Pipeline", project, "train")
+    found.status.build_id = spec_hash(found.spec)
+    found.status.registered_workflow.Pack(typed(WORKFLOW_TYPE, {"params_schema": SCHEMAS, "params": {}}))
+    served.run(served.resources.update_status(found))
+    made.spec.action = trigger_run_pb2.TRIGGER_RUN_ACTION_KILL
+    assert served.update(made).spec.action == trigger_run_pb2.TRIGGER_RUN_ACTION_KILL
+
+
+def test_a_thousand_entries_are_judged_in_time(served: Served, project: str) -> None:
+    built(served, project)
+    new = trigger(project)
+    for number in range(MOST_ENTRIES):
+        given = {"rows": 3 if number else 0, "rate": 0.5, "label": "x", "note": "n"}
+        new.spec.trigger.parameters_map[f"entry-{number}"].kw_args.update(given)
+    assert refused(served, new).paths == ["spec.trigger.parameters_map[entry-0].kw_args.rows"]

@@ -13,6 +13,7 @@ from api.errors import ApiError
 encode = msgspec.json.Encoder().encode
 
 PHRASES = {item.value: f"HTTP/1.1 {item.value} {item.phrase}\r\n".encode() for item in http.HTTPStatus}
+PRINTABLE = bytes(sign if 0x20 <= sign <= 0x7E else 0x3F for sign in range(256))
 JSON = b"Content-Type: application/json\r\n"
 
 
@@ -77,4 +78,4 @@ def refused(error: ApiError, *, head: bytes = b"") -> Response:
 
 def header_value(text: str) -> bytes:
     """Return text that is safe in a header: no line breaks, ASCII."""
-    return "".join(sign if " " <= sign <= "~" else "?" for sign in text).encode()
+    return text.encode("ascii", "replace").translate(PRINTABLE)

@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 BACKLOG = 1024
 GRACE_S = 10.0
 BAD_CONFIGURATION = 78
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """How long the log's thread may keep the event loop waiting for the interpreter."""
 COLLECT = (20_000, 50, 50)
 """A request leaves no cycles: collecting garbage less often shortens the slowest answers."""

@@ -28,6 +28,12 @@ ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "timestamp": ("BYTES", "INT64"),
 }
 DATATYPES = {"string": "BYTES", "double": "FP64", "long": "INT64", "bool": "BOOL", "timestamp": "BYTES"}
+EXPECTED = {
+    **DATATYPES,
+    "double": "FP64 or another number type",
+    "long": "INT64 or another integer type",
+    "timestamp": "BYTES or INT64",
+}
 TYPES: Mapping[str, frozenset[type]] = {
     "BYTES": frozenset({str}),
     "BOOL": frozenset({bool}),
@@ -139,7 +145,7 @@ def _read(item: Expected, tensor: Tensor, faults: list[FieldViolation]) -> Seque
         if not types:
             return data
     if tensor.datatype not in ACCEPTED[item.dtype]:
-        text = f"expected {' or '.join(ACCEPTED[item.dtype])}, got {tensor.datatype[:32]!r}"
+        text = f"expected {EXPECTED[item.dtype]}, got {tensor.datatype[:32]!r}"
         faults.append(_fault("WRONG_DATATYPE", item.name, text))
         return data
     if not types <= TYPES[tensor.datatype]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 2.0
+LIST_ATTEMPTS = 5
 
 
 class Client:
@@ -92,8 +93,17 @@ class Client:
         order: Sequence[tuple[str, bool]] = (),
         equal: Mapping[str, str | int] | None = None,
     ) -> list[Any]:
-        """Return objects.  `order`: (field, descending); `equal`: indexed fields and the values they must have."""
-        return list(self._pages(kind, namespace, selector, limit, order, equal or {}))
+        """Return objects.  `order`: (field, descending); `equal`: indexed fields and the values they must have.
+
+        Raises Expired when objects of the kind change faster than they can be read.
+        """
+        for attempt in range(LIST_ATTEMPTS):
+            try:
+                return list(self._pages(kind, namespace, selector, limit, order, equal or {}))
+            except errors.Expired:
+                if attempt == LIST_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     def _pages(
         self,
@@ -185,12 +195,12 @@ def _extend(extension: Any, order: Sequence[tuple[str, bool]], equal: Mapping[st
 def refusal(error: Any, address: str) -> errors.ApiError:
     """Return the error of the tree that a failed call means."""
     code = error.code().name
+    violations, reason = _details(error)
     by_code: dict[str, type[errors.ApiError]] = {
         cls.code: cls for cls in errors.ApiError.__subclasses__() if cls.code != "INTERNAL"
     }
-    if code == "UNAVAILABLE":
+    if code == "UNAVAILABLE" and not reason:
         return errors.Unavailable(f"the API server at {address} does not answer: is the platform up? try `ma status`")
-    violations, reason = _details(error)
     return by_code.get(code, errors.ApiError)(error.details() or code, reason=reason, violations=violations)
 
 
@@ -199,7 +209,11 @@ def _details(error: Any) -> tuple[list[errors.FieldViolation], str]:
     from grpc_status import rpc_status
 
     found, reason = [], ""
-    status = rpc_status.from_call(error)
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        # Details of another answer than the one that arrived, as when something between dropped the rest of it.
+        return [], ""
     for packed in status.details if status else ():
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if packed.Unpack(info):

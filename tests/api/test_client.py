@@ -1,0 +1,176 @@
+"""The blocking client against a real server: what it returns, what it raises, and what it does while nobody answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import errors, listing
+from api.client import Client
+from api.kinds import kinds
+from tests.api.running import Served
+from tests.robustness.killed_server import KilledServer, free_ports
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.address, timeout_s=5) as made:
+        yield made
+
+
+def family(project: str, name: str = "family", description: str = "first") -> Any:
+    new = kinds()["ModelFamily"].new(project, name)
+    new.spec.description = description
+    return new
+
+
+def test_importing_the_client_loads_no_grpc() -> None:
+    program = "import sys, api.client; sys.exit('grpc' in sys.modules or 'google.protobuf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_apply_creates_then_leaves_alone_then_changes(client: Client, project: str) -> None:
+    assert client.apply(family(project))[1] == "created"
+    stored = client.get("ModelFamily", project, "family")
+    assert client.apply(family(project)) == (stored, "unchanged")
+    changed, what = client.apply(family(project, description="second"))
+    assert (what, changed.spec.description, changed.metadata.generation) == ("configured", "second", 2)
+
+
+def test_apply_keeps_the_labels_of_others(client: Client, project: str) -> None:
+    client.apply(family(project))
+    other = client.get("ModelFamily", project, "family")
+    other.metadata.labels["other"] = "kept"
+    other.metadata.finalizers.append("a.example/held")
+    client.update(other)
+    new = family(project)
+    new.metadata.labels["mine"] = "set"
+    applied, _ = client.apply(new)
+    assert (applied.metadata.labels["other"], applied.metadata.labels["mine"]) == ("kept", "set")
+    assert list(applied.metadata.finalizers) == ["a.example/held"]
+
+
+def test_a_dry_apply_stores_nothing(served: Served, client: Client, project: str) -> None:
+    before = served.log()
+    assert client.apply(family(project), dry_run=True)[1] == "created"
+    assert served.log() == before
+    client.apply(family(project))
+    before = served.log()
+    assert client.apply(family(project, description="second"), dry_run=True)[0].spec.description == "second"
+    assert served.log() == before
+
+
+def stale(client: Client, project: str) -> object:
+    first = client.create(family(project))
+    client.update(type(first).FromString(first.SerializeToString().replace(b"first", b"other")))
+    first.spec.description = "third"
+    return client.update(first)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "reason", "fields"),
+    [
+        (lambda c, p: c.get("Model", p, "none"), errors.NotFound, "NOT_FOUND", []),
+        (lambda c, p: c.delete("Model", p, "none"), errors.NotFound, "NOT_FOUND", []),
+        (lambda c, p: c.create(family(p, "Bad")), errors.InvalidArgument, "BAD_NAME", ["metadata.name"]),
+        (lambda c, p: [c.create(family(p)), c.create(family(p))], errors.AlreadyExists, "ALREADY_EXISTS", []),
+        (stale, errors.Conflict, "CONFLICT", []),
+        (
+            lambda c, p: c.list("Model", p, equal={"nothing": 1}),
+            errors.InvalidArgument,
+            "BAD_FILTER",
+            ["list_options_ext.operation.criterion[0].field_name"],
+        ),
+        (
+            lambda c, p: c.create(family(p, "large", "x" * 5 * 2**20)),
+            errors.ResourceExhausted,
+            "RESOURCE_EXHAUSTED",
+            [],
+        ),
+        (lambda c, p: c.get("Model", p, "x" * 10**6), errors.NotFound, "NOT_FOUND", []),
+    ],
+)
+def test_a_refusal_is_an_error_of_its_own_kind(
+    client: Client,
+    project: str,
+    call: Callable[[Client, str], object],
+    error: type[errors.ApiError],
+    reason: str,
+    fields: list[str],
+) -> None:
+    with pytest.raises(errors.ApiError) as refused:
+        call(client, project)
+    assert type(refused.value) is error
+    assert refused.value.reason == reason
+    assert [violation.field for violation in refused.value.violations] == fields
+    assert refused.value.message
+
+
+def test_find_is_none_for_what_is_not_there(client: Client, project: str) -> None:
+    assert client.find("ModelFamily", project, "none") is None
+
+
+def test_a_list_is_all_pages_in_the_order_asked_for(
+    client: Client, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LARGEST_PAGE", 4)
+    for number in range(11):
+        new = family(project, f"m-{number:02}")
+        new.metadata.labels["odd"] = str(number % 2)
+        client.create(new)
+    names = [item.metadata.name for item in client.list("ModelFamily", project, order=[("metadata.name", True)])]
+    assert names == [f"m-{number:02}" for number in reversed(range(11))]
+    assert len(client.list("ModelFamily", project, selector="odd=1")) == 5
+    assert len(client.list("ModelFamily", project, limit=3)) == 3
+    assert [item.metadata.name for item in client.list("ModelFamily", project, equal={"metadata.name": "m-07"})] == [
+        "m-07"
+    ]
+
+
+def test_a_list_that_others_change_is_read_again(
+    client: Client, served: Served, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LARGEST_PAGE", 4)
+    for number in range(9):
+        client.create(family(project, f"m-{number}"))
+    send, left = client._send, [2]
+
+    def disturbed(kind: str, verb: str, request: Any) -> Any:
+        if verb == "List" and getattr(request.list_options, "continue") and left[0]:
+            left[0] -= 1
+            served.create(family(project, f"later-{left[0]}"))
+        return send(kind, verb, request)
+
+    monkeypatch.setattr(client, "_send", disturbed)
+    assert len(client.list("ModelFamily", project)) == 11
+    left[0] = 100
+    with pytest.raises(errors.Expired):
+        client.list("ModelFamily", project)
+
+
+def test_nobody_answering_is_told_in_time() -> None:
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    with Client(f"127.0.0.1:{port}", timeout_s=0.5) as client, pytest.raises(errors.Unavailable, match="ma status"):
+        client.get("Project", "shop", "shop")
+    assert time.monotonic() - began < 3
+
+
+def test_a_call_waits_for_a_server_that_starts_again(tmp_path: Path) -> None:
+    with KilledServer(tmp_path) as server, Client(server.config.api_address, timeout_s=30) as client:
+        client.create(kinds()["Project"].new("shop", "shop"))
+        server.kill()
+        found: list[Any] = []
+        asking = threading.Thread(target=lambda: found.append(client.get("Project", "shop", "shop")))
+        asking.start()
+        time.sleep(0.3)
+        server.start()
+        asking.join(30)
+        assert found[0].metadata.name == "shop"

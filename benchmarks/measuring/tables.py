@@ -1,0 +1,113 @@
+"""Figures as a table of 80 columns for terminals, and as Markdown.  Computes nothing that a figure does not say."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from benchmarks.measuring.figures import Figure, Goal, Ratio
+from benchmarks.measuring.results import Result
+
+WIDTH = 80
+GAP = "  "
+HEADER = ("median of rounds", "ours", "peer", "times better (95 %)", "goal")
+NONE = "-"
+
+
+def text(result: Result) -> str:
+    """Return the result for a terminal: no line is longer than 80 columns."""
+    rows = [HEADER, *(cells(figure) for figure in result.figures)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADER))]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1))
+    lines = [result.title, f"peer: {result.peer}", ""]
+    lines += [GAP.join(_fit(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += ["", _loads(result), *_warning(result), *result.notes]
+    return "\n".join(part for line in lines for part in _wrapped(line))
+
+
+def markdown(result: Result) -> str:
+    """Return the result as a Markdown table with the conditions under which it was measured."""
+    lines = [f"Peer: {result.peer}.", ""]
+    rows = [HEADER, tuple("---" if place == 0 else "---:" for place in range(len(HEADER)))]
+    rows += [cells(figure) for figure in result.figures]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    machine = result.machine
+    where = (
+        f"{result.measured_at[:10]}, revision `{result.revision}`, {machine.cores} cores of {machine.processor}, "
+        f"{machine.memory_gib:g} GiB, Python {machine.python}"
+    )
+    lines += ["", f"`{result.command}`: {where}. {_loads(result)}"]
+    lines += [f"**{line}**" for line in _warning(result)]
+    if result.notes:
+        lines += ["", *(f"- {note}" for note in result.notes)]
+    return "\n".join(lines)
+
+
+def cells(figure: Figure) -> tuple[str, ...]:
+    """Return the cells of a figure's row."""
+    peer = quantity(statistics.median(figure.peer), figure.unit) if figure.peer else NONE
+    ours = quantity(statistics.median(figure.ours), figure.unit)
+    return figure.name, ours, peer, _times(figure.ratio()), _goal(figure)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a value with three significant digits and its unit: `0.0812 ms`, `5,210 /s`, `12.0 s`."""
+    return f"{number(value)} {unit}".rstrip()
+
+
+def number(value: float) -> str:
+    """Return a value with three significant digits; whole from 100 on."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    if value == 0:
+        return "0"
+    digits = 2 - _magnitude(value)
+    return f"{value:.{digits}f}"
+
+
+def _magnitude(value: float) -> int:
+    """Return the power of ten of the first digit, after rounding to three digits."""
+    return int(f"{abs(value):.2e}".partition("e")[2])
+
+
+def _times(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return NONE
+    return f"{number(ratio.median)} ({number(ratio.low)}-{number(ratio.high)})"
+
+
+def _goal(figure: Figure) -> str:
+    if figure.goal is None:
+        return NONE
+    verdict = {True: "met", False: "missed", None: "?"}[figure.met()]
+    return f"{_wanted(figure.goal, figure.unit)} {verdict}"
+
+
+def _wanted(goal: Goal, unit: str) -> str:
+    return f">={goal.value:g}x" if goal.kind == "times" else f"<={quantity_plain(goal.value, unit)}"
+
+
+def quantity_plain(value: float, unit: str) -> str:
+    """Return a round value with its unit: `1 s`."""
+    return f"{value:g} {unit}".rstrip()
+
+
+def _loads(result: Result) -> str:
+    before, after = (", ".join(f"{value:.2f}" for value in loads) for loads in (result.load_before, result.load_after))
+    return f"Load average before: {before}; after: {after}."
+
+
+def _warning(result: Result) -> list[str]:
+    if result.quiet:
+        return []
+    return ["The machine was busy before this began: these figures only show that it works."]
+
+
+def _fit(cell: str, width: int) -> str:
+    return (cell if len(cell) <= width else cell[: width - 1] + "~").ljust(width)
+
+
+def _wrapped(line: str) -> Sequence[str]:
+    import textwrap
+
+    return textwrap.wrap(line, WIDTH) if len(line) > WIDTH else [line]

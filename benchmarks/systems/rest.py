@@ -1,0 +1,91 @@
+"""Airflow's REST API for the sides that use plain Airflow: what a user without the platform would call, kept alive."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+TIMEOUT_S = 30.0
+LOOK_S = 0.005
+TERMINAL = ("success", "failed")
+
+
+class Refused(Exception):
+    """Airflow answered something else than was asked for."""
+
+
+class PlainAirflow:
+    """One connection to Airflow's API server on a loopback port."""
+
+    def __init__(self, port: int) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+        self._headers = {"Content-Type": "application/json"}
+        token = self._ask("GET", "/auth/token")["access_token"]
+        self._headers["Authorization"] = f"Bearer {token}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def dag(self, dag_id: str) -> Mapping[str, Any] | None:
+        """Return a DAG, None if Airflow does not show it."""
+        try:
+            found: Mapping[str, Any] = self.get(f"/dags/{quote(dag_id)}")
+        except Refused:
+            return None
+        return found
+
+    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
+        """Create a run."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
+        self._ask("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", body)
+
+    def pause(self, dag_id: str) -> None:
+        """Pause a DAG: its runs are accepted and do not begin."""
+        self._ask("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": True})
+
+    def first_start(self, dag_id: str, run_id: str) -> str:
+        """Wait until a task of a run has started; return when its first one did, ISO 8601."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}/taskInstances"
+
+        def starts() -> list[str]:
+            return [task["start_date"] for task in self.get(path)["task_instances"] if task["start_date"]]
+
+        return min(until(starts))
+
+    def finish(self, dag_id: str, run_id: str) -> None:
+        """Mark a run failed, as Airflow's page does, and wait until none of its tasks runs."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+        self._ask("PATCH", f"/api/v2{path}", {"state": "failed"})
+        self.ended(dag_id, run_id)
+
+    def ended(self, dag_id: str, run_id: str) -> None:
+        """Wait until a run has ended."""
+        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+        until(lambda: self.get(path)["state"] in TERMINAL)
+
+    def get(self, path: str) -> Any:
+        """GET below `/api/v2`.  Raises Refused."""
+        return self._ask("GET", f"/api/v2{path}")
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        self._http.request(method, path, None if body is None else json.dumps(body), self._headers)
+        answer = self._http.getresponse()
+        text = answer.read()
+        if answer.status >= 300:
+            raise Refused(f"{method} {path}: {answer.status} {text[:300]!r}")
+        return json.loads(text) if text else None
+
+
+def until(condition: Any, *, timeout_s: float = 120.0, look_s: float = LOOK_S) -> Any:
+    """Wait for a true value and return it.  Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still not after {timeout_s:.0f} s")
+        time.sleep(look_s)
+    return found

@@ -29,6 +29,7 @@ class Dag:
     tags: tuple[str, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
     is_stale: bool = False
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ def _dag(found: Mapping[str, Any]) -> Dag:
         tags=tuple(tag["name"] for tag in found["tags"] or ()),
         params=found.get("params") or {},
         is_stale=bool(found.get("is_stale")),
+        description=found.get("description") or "",
     )
 
 

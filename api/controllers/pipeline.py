@@ -114,6 +114,10 @@ class PipelineController:
             await self._platform.reparse(key.namespace)
             if not await self._platform.visible(name, revision_tag(pipeline), VISIBLE_WAIT_S):
                 raise Unavailable(f"Airflow does not show DAG {name} yet: is its DAG processor running?")
+        reason = await self._platform.broken(name)
+        if reason:
+            await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, reason)
+            return
         await self._ready(key, pipeline, workflow, schemas)
 
     async def _schemas(self, workflow: Workflow) -> Mapping[str, Any]:

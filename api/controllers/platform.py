@@ -16,6 +16,7 @@ from api.resources import Resources
 from api.store.base import Key
 
 PARSE_WAIT_S = 0.05
+BROKEN_TAG = "broken"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Platform:
         except NotFound:
             return False
         return tag in dag.tags and not dag.is_stale
+
+    async def broken(self, dag_id: str) -> str:
+        """Return why the DAG could not be built from its manifest, empty if it was."""
+        dag = await self.airflow.dag(dag_id)
+        return (dag.description or "its DAG cannot be built") if BROKEN_TAG in dag.tags else ""
 
     async def forget_dag(self, dag_id: str) -> None:
         """Remove a DAG and its history from Airflow, if it has it."""

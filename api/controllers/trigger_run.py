@@ -85,6 +85,10 @@ class TriggerRunController:
             await self._platform.reparse(project)
             if not await self._platform.visible(name, tag, VISIBLE_WAIT_S):
                 raise Unavailable(f"Airflow does not show DAG {name} yet")
+        reason = await self._platform.broken(name)
+        if reason:
+            await self._report(trigger, wire.TRIGGER_RUN_STATE_FAILED, reason)
+            return
         paused = (await self._platform.airflow.dag(name)).is_paused
         asked = trigger.spec.action == wire.TRIGGER_RUN_ACTION_PAUSE
         # Without an action the switch is left as it is: it may have been set in Airflow's UI.

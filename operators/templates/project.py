@@ -13,6 +13,7 @@ from airflow.sdk import DAG, get_parsing_context
 
 from api.config import load
 from operators.templates import params
+from operators.templates.broken import broken_dag
 from operators.templates.registry import TEMPLATES, template_dag
 from operators.templates.steps import steps_dag
 from operators.templates.trigger import trigger_dag
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def dags_of_project(project: str) -> dict[str, DAG]:
     """Return the DAGs of a project by the global name that Airflow's parser finds them under.
 
-    A manifest that cannot be built is left out and logged; the others stand.
+    One manifest that cannot be built leaves the others: a DAG that says why stands for it if it can be named at all.
     """
     wanted = get_parsing_context().dag_id
     found: dict[str, DAG] = {}
@@ -32,16 +33,26 @@ def dags_of_project(project: str) -> dict[str, DAG]:
             manifest = json.loads(path.read_text())
             name = dag_id_of(manifest)
             if wanted is None or wanted == name:
-                found[f"dag_{len(found)}"] = build(manifest)
+                found[f"dag_{len(found)}"] = _built_or_broken(manifest, name, path)
         except Exception:
-            log.exception("manifest %s cannot be built", Path(path).name)
+            log.exception("manifest %s cannot be read", path.name)
     return found
 
 
+def _built_or_broken(manifest: Mapping[str, Any], name: str, path: Path) -> DAG:
+    try:
+        return build(manifest)
+    except Exception as error:
+        log.exception("manifest %s cannot be built", path.name)
+        return broken_dag(manifest, error, dag_id=name)
+
+
 def dag_id_of(manifest: Mapping[str, Any]) -> str:
-    """Return the DAG id of a manifest."""
+    """Return the DAG id of a manifest.  Raises ValueError for a kind that is no DAG."""
     if manifest["kind"] == "TriggerRun":
         return f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}"
+    if manifest["kind"] != "Pipeline":
+        raise ValueError(f"a {manifest['kind']!r} is no DAG")
     return f"{manifest['project']}.{manifest['name']}"
 
 
@@ -51,8 +62,6 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
-    if manifest["kind"] != "Pipeline":
-        raise ValueError(f"a {manifest['kind']!r} is no DAG")
     described = {
         "project": manifest["project"],
         "pipeline": manifest["name"],

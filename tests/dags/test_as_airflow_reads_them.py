@@ -33,6 +33,7 @@ MANIFESTS = [
     trigger("never", cron="99 * * * *"),
     {**pipeline("early"), "project": "trains"},
 ]
+BROKEN = {"unknown", "wrong", "circle", "half-built", "late.never"}
 GOOD = {"flights.late", "flights.scores", "flights.graph", "flights.late.nightly", "flights.late.often", "trains.early"}
 
 
@@ -48,7 +49,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_good_dag_is_read_and_no_file_has_an_error(found: Any) -> None:
     assert found["errors"] == {}
-    assert set(found["dags"]) == TEMPLATES | GOOD
+    broken = {name for name, dag in found["dags"].items() if "broken" in dag["tags"]}
+    assert broken == {f"flights.{name}" for name in BROKEN}
+    assert set(found["dags"]) == TEMPLATES | GOOD | broken
 
 
 def test_reading_dags_loads_no_grpc_and_none_of_the_heavy_libraries(found: Any) -> None:

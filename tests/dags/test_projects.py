@@ -7,30 +7,34 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
 
 from operators.templates import project
 from operators.templates.project import build, dag_id_of, dags_of_project
 from tests.dags.manifests import pipeline, step, trigger
+from tests.operators.airflow_here import Run
 
 Write = Callable[..., Path]
 
-BROKEN: dict[str, Any] = {
+UNREADABLE: dict[str, Any] = {
     "not-json": "{",
     "not-text": b"\xff\xfe",
     "a-list": [],
     "a-number": 3,
     "empty": {},
-    "no-template": pipeline("x", template=None),
     "other-kind": {**pipeline("x"), "kind": "Deployment"},
+    "bad-name": pipeline("x y/z"),
+    "long-name": pipeline("x" * 260),
+    "tags-are-null": pipeline("x", tags=None),
+    "long-tag": pipeline("x", tags=["t" * 200]),
+}
+BROKEN: dict[str, Any] = {
+    "no-template": pipeline("x", template=None),
     "unknown-template": pipeline("x", template="trian"),
     "unknown-value": pipeline("x", params={"seed": "three"}),
     "unknown-date": pipeline("x", params={"train_until": "yesterday"}),
     "params-are-a-list": pipeline("x", params=[1]),
     "type-is-null": pipeline("x", type=None),
-    "tags-are-null": pipeline("x", tags=None),
-    "long-tag": pipeline("x", tags=["t" * 200]),
-    "bad-name": pipeline("x y/z"),
-    "long-name": pipeline("x" * 260),
     "runs-are-text": pipeline("x", max_active_runs="many"),
     "steps-are-text": pipeline("x", steps="all"),
     "step-without-name": pipeline("x", steps=[{"operator": "train"}]),
@@ -57,15 +61,37 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else json.dumps(content)
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_manifest_is_left_out_and_logged_and_the_others_stand(
+@pytest.mark.parametrize("broken", UNREADABLE)
+def test_a_manifest_that_names_no_dag_is_left_out_and_logged_and_the_others_stand(
     home: Path, write: Write, broken: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write(pipeline("first"), trigger("nightly"), pipeline("last"))
-    raw(home, "h-broken", BROKEN[broken])
+    raw(home, "h-broken", UNREADABLE[broken])
     found = dags_of_project("flights")
     assert {dag.dag_id for dag in found.values()} == {"flights.first", "flights.last", "flights.late.nightly"}
     assert "h-broken.json" in caplog.text + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_dag_that_says_why_stands_for_a_manifest_that_cannot_be_built(home: Path, write: Write, broken: str) -> None:
+    write(pipeline("first"), pipeline("last"))
+    raw(home, "h-broken", BROKEN[broken])
+    found = {dag.dag_id: dag for dag in dags_of_project("flights").values()}
+    (name,) = set(found) - {"flights.first", "flights.last"}
+    assert name == dag_id_of(BROKEN[broken])
+    assert {"broken", "project:flights", "spec:0123456789ab"} == set(found[name].tags)
+    assert found[name].description
+    assert found[name].schedule is None
+
+
+def test_a_run_of_such_a_dag_fails_with_the_reason(home: Path, write: Write) -> None:
+    write(pipeline("late", template="trian"))
+
+    def only() -> DAG:
+        return next(iter(dags_of_project("flights").values()))
+
+    with pytest.raises(AirflowFailException, match="no template 'trian': use train, train_and_deploy"):
+        Run(only, conf={"seed": 3, "ma": {"owner_uid": "1"}}).execute("cannot_be_built")
 
 
 def test_a_manifest_that_goes_away_in_between_is_no_error(home: Path, write: Write) -> None:

@@ -64,6 +64,7 @@ class FakeDag:
     tasks: tuple[str, ...] = ("first", "second")
     is_paused: bool = False
     is_stale: bool = False
+    description: str | None = None
 
 
 class FakeAirflow:
@@ -270,6 +271,7 @@ class FakeAirflow:
             "dag_id": dag.dag_id,
             "is_paused": dag.is_paused,
             "is_stale": dag.is_stale,
+            "description": dag.description,
             "tags": [{"name": tag, "dag_id": dag.dag_id} for tag in sorted(dag.tags)],
             "file_token": f"signed.{dag.file}".replace("/", "|"),
         } | ({"params": params} if details else {})

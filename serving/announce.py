@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http.client
 import json
 import logging
 from urllib.parse import urlsplit
 
 from api.config import Config
+from serving.background import in_background
 
 FIRST_S = 0.2
 LONGEST_S = 10.0
@@ -22,7 +24,7 @@ async def announce(config: Config) -> None:
     wait_s = FIRST_S
     while True:
         try:
-            status = await asyncio.to_thread(_report, config)
+            status = await in_background(functools.partial(_report, config), name="announce")
             if status < 300:
                 return
             log.warning("the API server answered %s to the report of the start", status)

@@ -32,6 +32,10 @@ class Client(Protocol):
         """Close it."""
         ...
 
+    def abort(self) -> None:
+        """Close it without waiting for the client."""
+        ...
+
     def time_out(self) -> None:
         """Refuse what has not arrived."""
         ...
@@ -67,7 +71,7 @@ class Connections:
                 client.close()
             await asyncio.sleep(0.01)
         for client in list(self._open):
-            client.close()
+            client.abort()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -80,7 +84,7 @@ class Connections:
                 if now - client.unfinished_since_s > self._request_s:
                     client.time_out()
             elif client.idle and client.requests == requests and looks >= IDLE_LOOKS:
-                client.close()
+                client.abort()
             else:
                 self._open[client] = (client.requests, looks + 1 if client.requests == requests else 0)
         if self._open:

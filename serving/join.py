@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.features.graph import MISSING
+from serving import instants
 from serving.online_store import KeyCodec, OnlineStore, Value
 
 MOST_CACHED = 20_000
@@ -183,7 +184,11 @@ def _transposed(view: View, found: Sequence[Found]) -> dict[str, Array]:
 
 def _readable(value: Value, dtype: str) -> Value:
     """Return None for a missing number, which Feast writes as NaN too, and for what changed its type since training."""
-    return value if type(value) in READABLE[dtype] and value == value else None
+    if type(value) not in READABLE[dtype] or value != value:
+        return None
+    if dtype == "timestamp" and isinstance(value, int) and not instants.FIRST_US <= value <= instants.LAST_US:
+        return None
+    return value
 
 
 def array(values: Sequence[Value], dtype: str) -> Array:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving import instants
+
 STRING, INT64, UNIX_TIMESTAMP = 2, 4, 8
 SECOND_US = 1_000_000
 BUSY_S = 0.02
@@ -68,6 +70,9 @@ class OnlineStore:
                 return None
             self._failed(error)
             raise
+        except (ValueError, TypeError, IndexError, struct.error) as error:
+            self._count(f"{table} holds what Feast does not write: {error}")
+            return None
 
     def _read(
         self, connection: sqlite3.Connection, table: str, key: bytes, features: Sequence[str]
@@ -78,10 +83,8 @@ class OnlineStore:
         rows = connection.execute(sql, (key, *features)).fetchall()
         if not rows:
             return None
-        try:
-            return max(int(row[2]) for row in rows) * SECOND_US, {row[0]: decode(row[1]) for row in rows}
-        except (ValueError, TypeError, IndexError, struct.error) as error:
-            raise sqlite3.DataError(f"{table} holds what Feast does not write: {error}") from error
+        at_us = instants.checked(max(int(row[2]) for row in rows) * SECOND_US)
+        return at_us, {row[0]: decode(row[1]) for row in rows}
 
     def close(self) -> None:
         """Close the file."""
@@ -94,11 +97,15 @@ class OnlineStore:
 
     def _failed(self, error: sqlite3.Error) -> None:
         """Leave the store alone for a moment, so that a locked or damaged one does not slow every request down."""
-        self.errors += 1
         self._rest_until_s = time.monotonic() + REST_S
-        if self._told != str(error):
-            self._told = str(error)
-            log.warning("the online store cannot be read: %s", error)
+        self._count(f"the online store cannot be read: {error}")
+
+    def _count(self, text: str) -> None:
+        """Count a fault; the same one again is not told again."""
+        self.errors += 1
+        if self._told != text:
+            self._told = text
+            log.warning("%s", text)
 
     def _look(self) -> None:
         self._look_at_s = time.monotonic() + LOOK_S

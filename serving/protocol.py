@@ -17,7 +17,7 @@ from serving.http import PHRASES, Handler, Request, Response, failure
 MOST_BODY_BYTES = 4 * 1024**2
 MOST_HEADER_BYTES = 16 * 1024
 MOST_HEADERS = 100
-MOST_WAITING = 64
+MOST_WAITING = 16
 DISCARD_S = 2.0
 VERSIONS = ("1.0", "1.1")
 CLOSE = b"Connection: close\r\n"
@@ -58,6 +58,11 @@ class Connection(asyncio.Protocol):
         """Close after what was written has been sent."""
         self._deaf = True
         self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever the client has not read."""
+        self._deaf = True
+        self._transport.abort()
 
     def time_out(self) -> None:
         """Refuse a request that did not arrive in time."""
@@ -236,7 +241,7 @@ class Connection(asyncio.Protocol):
             return
         self._write(refusal, None)
         self._transport.write_eof()
-        asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
+        asyncio.get_running_loop().call_later(DISCARD_S, self._transport.abort)
 
     def _pause(self) -> None:
         if not self._paused:

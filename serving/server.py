@@ -49,6 +49,7 @@ def faults(config: Config) -> list[str]:
     if not config.token:
         found.append("there is no token: set MA_TOKEN, or start with `ma up`, which makes one")
     try:
+        config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.predictions_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         found.append(f"MA_HOME {config.home} cannot be written: {error.strerror}")

@@ -210,6 +210,19 @@ async def test_a_client_that_stays_idle_is_let_go() -> None:
         writer.close()
 
 
+async def test_a_client_that_never_reads_is_let_go() -> None:
+    connections = Connections(look_s=0.005)
+    async with listening(connections, lambda _: Response(200, b"x" * 2**20)) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
+        async with asyncio.timeout(5):
+            while not connections._open:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.01)
+            while connections._open:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+
 async def test_a_fault_of_a_handler_is_an_internal_error_and_no_more() -> None:
     async def later() -> Response:
         raise ZeroDivisionError("secret")

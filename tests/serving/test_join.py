@@ -154,6 +154,19 @@ def test_a_damaged_value_fails_no_prediction(stage: Stage, tmp_path: Path, conte
     joined = join.join(_row(), 1, NOW_US)
     assert np.isnan(joined.columns["temp"][0])
     assert joined.found[0][0].values[0] is None
+
+
+@pytest.mark.parametrize("event_ts", ["'yesterday'", "NULL", str(2**62)])
+def test_a_damaged_event_time_fails_no_prediction(stage: Stage, tmp_path: Path, event_ts: str) -> None:
+    path = home_of(stage, tmp_path) / "features" / "online.db"
+    with contextlib.closing(sqlite3.connect(path)) as writer, writer:
+        writer.execute(f"UPDATE flights_weather SET event_ts = {event_ts}")
+    store = OnlineStore(path)
+    join = FeatureJoin({"project": "flights", "views": stage.views}, store)
+    statuses = {found[0].view.name: found[0].status for found in join.join(_row(), 1, NOW_US).found}
+    assert statuses["weather"] == NOT_FOUND
+    assert statuses["carrier_delays"] == PRESENT, "the other views are read"
+    assert store.errors == 1
     store.close()
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 DEFAULTS: Mapping[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 31,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.7,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
-    "num_iterations": 400,
+    "num_iterations": 300,
     "early_stopping_round": 30,
     "verbosity": -1,
     "deterministic": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 MOST_EVENTS = 1000
+LARGEST_BYTES = 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +30,20 @@ def routes(
         task.add_done_callback(background.discard)
 
     def allowed(request: Request) -> bool:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return bool(token) and hmac.compare_digest(given.encode(), token.encode())
+        given = request.headers.getlist("authorization")
+        right = f"Bearer {token}".encode()
+        return bool(token) and len(given) == 1 and hmac.compare_digest(given[0].encode(), right)
 
     async def airflow_events(request: Request) -> Response:
         if not allowed(request):
             return JSONResponse({"reason": "UNAUTHENTICATED"}, status_code=401)
+        body = await _read(request)
+        if body is None:
+            return JSONResponse({"reason": "TOO_LARGE"}, status_code=413)
         try:
-            events = (await request.json())["events"][:MOST_EVENTS]
+            events = json.loads(body)["events"][:MOST_EVENTS]
             runs = {(str(event["dag_id"]), str(event["run_id"])) for event in events}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return JSONResponse({"reason": "BAD_MESSAGE"}, status_code=400)
         for dag_id, run_id in runs:
             later(run_seen(dag_id, run_id))
@@ -53,6 +59,16 @@ def routes(
         Route("/internal/airflow/events", airflow_events, methods=["POST"]),
         Route("/internal/serving/started", started, methods=["POST"]),
     ]
+
+
+async def _read(request: Request) -> bytes | None:
+    """Return the body, None as soon as it is too large, whatever its header says."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_BYTES:
+            return None
+    return body
 
 
 async def _logged(work: Awaitable[None]) -> None:

@@ -11,6 +11,7 @@ import airflow
 import jsonschema
 import pytest
 
+from operators.hooks.michelangelo import MichelangeloHook
 from operators.provider import STAGES, get_provider_info
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,3 +88,12 @@ def test_every_stage_has_its_operator() -> None:
         assert operator_class(stage).__name__ == "".join(word.title() for word in stage.split("_")) + "Operator"
     with pytest.raises(ValueError, match=r"no operator 'trian': use materialize_features"):
         operator_class("trian")
+
+
+def test_the_hook_goes_where_its_connection_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_FAR", "michelangelo://api.example:1234")
+    monkeypatch.setenv("AIRFLOW_CONN_BARE", "michelangelo://api.example")
+    monkeypatch.setenv("MA_API_PORT", "4321")
+    assert MichelangeloHook("far").get_conn()._address == "api.example:1234"
+    assert MichelangeloHook("bare").get_conn()._address == "api.example:15566"
+    assert MichelangeloHook().get_conn()._address == "127.0.0.1:4321"

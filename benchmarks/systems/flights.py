@@ -34,13 +34,15 @@ def make(home: Path) -> None:
 
 
 def registered(home: Path) -> Registered:
-    """Return the champion of a home's registry.  Raises UserError if the demo has not run on it."""
+    """Return the champion of a home's registry.  Raises ValueError if the demo has not run on it."""
+    database = home / "mlflow" / "mlflow.db"
+    if not database.is_file():
+        raise ValueError(f"{home} has no registered model: run `MA_HOME={home} ma demo --exit` first")
     from operators.data.layout import path_of
     from operators.hooks.mlflow import ModelRegistry
 
-    version = ModelRegistry(home / "mlflow").champion(MODEL)
-    tracking = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
-    return Registered(version.uri, version.artifact_uri, path_of(version.artifact_uri), tracking)
+    version = ModelRegistry(database.parent).champion(MODEL)
+    return Registered(version.uri, version.artifact_uri, path_of(version.artifact_uri), f"sqlite:///{database}")
 
 
 def copy_online_store(home: Path, folder: Path) -> None:

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 TIMEOUT_S = 30.0
 LOOK_S = 0.005
+STATE_LOOK_S = 0.05
+"""Between two looks at a run: a server that is asked all the time would have less time for its tasks."""
 TERMINAL = ("success", "failed")
 
 
@@ -48,25 +50,19 @@ class PlainAirflow:
         """Pause a DAG: its runs are accepted and do not begin."""
         self._ask("PATCH", f"/api/v2/dags/{quote(dag_id)}", {"is_paused": True})
 
-    def first_start(self, dag_id: str, run_id: str) -> str:
-        """Wait until a task of a run has started; return when its first one did, ISO 8601."""
-        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}/taskInstances"
-
-        def starts() -> list[str]:
-            return [task["start_date"] for task in self.get(path)["task_instances"] if task["start_date"]]
-
-        return min(until(starts))
-
-    def finish(self, dag_id: str, run_id: str) -> None:
-        """Mark a run failed, as Airflow's page does, and wait until none of its tasks runs."""
-        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
-        self._ask("PATCH", f"/api/v2{path}", {"state": "failed"})
-        self.ended(dag_id, run_id)
+    def run(self, dag_id: str, run_id: str) -> Mapping[str, Any]:
+        """Return a run."""
+        found: Mapping[str, Any] = self.get(_path(dag_id, run_id))
+        return found
 
     def ended(self, dag_id: str, run_id: str) -> None:
         """Wait until a run has ended."""
-        path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
-        until(lambda: self.get(path)["state"] in TERMINAL)
+        until(lambda: self.run(dag_id, run_id)["state"] in TERMINAL, look_s=STATE_LOOK_S)
+
+    def first_start(self, dag_id: str, run_id: str) -> str:
+        """Return when the first task of a run started, ISO 8601.  Raises ValueError if none has."""
+        tasks = self.get(f"{_path(dag_id, run_id)}/taskInstances")["task_instances"]
+        return str(min(task["start_date"] for task in tasks if task["start_date"]))
 
     def get(self, path: str) -> Any:
         """GET below `/api/v2`.  Raises Refused."""
@@ -79,6 +75,10 @@ class PlainAirflow:
         if answer.status >= 300:
             raise Refused(f"{method} {path}: {answer.status} {text[:300]!r}")
         return json.loads(text) if text else None
+
+
+def _path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
 
 
 def until(condition: Any, *, timeout_s: float = 120.0, look_s: float = LOOK_S) -> Any:

@@ -17,7 +17,7 @@ from api.kinds import kinds
 from api.listing import LARGEST_PAGE
 from api.resources import Resources
 from api.store import records
-from api.store.base import Key, Preconditions
+from api.store.base import Key, Preconditions, Write
 from api.store.sqlite import SqliteStore
 from tests.api.running import Served, read
 
@@ -80,6 +80,18 @@ def test_a_namesake_of_the_owner_takes_nothing_along(served: Served, project: st
     served.create(kinds()["ModelFamily"].new(project, "owner"))
     served.delete("ModelFamily", project, "owner")
     assert names(served, project) == {"child"}
+
+
+def test_a_namesake_of_a_second_owner_holds_nothing(served: Served, project: str, owner: Any) -> None:
+    namesake = served.create(kinds()["ModelFamily"].new(project, "namesake"))
+    gone = type(namesake).FromString(namesake.SerializeToString())
+    gone.metadata.uid = "00000000-0000-4000-8000-000000000001"
+    # An owner that has long been replaced by another of its name: no client can write that today.
+    new = child(owner, "child", gone)
+    new.metadata.uid = "00000000-0000-4000-8000-000000000002"
+    served.run(served.store.create(Write(new)))
+    served.delete("ModelFamily", project, "owner")
+    assert names(served, project) == {"namesake"}
 
 
 def test_a_finalizer_holds_an_object_until_it_is_removed(served: Served, project: str, owner: Any) -> None:

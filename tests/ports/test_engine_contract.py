@@ -93,7 +93,9 @@ class Place:
             f"engine = ENGINES[{self.name!r}](Path({str(self.folder)!r}) / 'jobs')\n"
             f"{before}\nengine.submit(JobSpec({spec.job_id!r}, {spec.program!r}, {dict(spec.args)!r}))\n{after}\n"
         )
-        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
 
 
 @pytest.fixture(params=["local"])
@@ -221,8 +223,8 @@ def test_processes_that_submit_at_the_same_moment_start_one_job(place: Place) ->
     assert place.runs() == 1
 
 
-def test_a_job_outlives_the_process_that_submitted_it(place: Place) -> None:
-    process = place.elsewhere(place.spec("family"), after="os.kill(os.getpid(), signal.SIGKILL)")
+def test_a_job_outlives_the_processes_that_submitted_it(place: Place) -> None:
+    process = place.elsewhere(place.spec("family"), after="os.killpg(0, signal.SIGKILL)")
     process.communicate(timeout=LONGEST_S)
     (pid,) = place.pids()
     place.submit("family")

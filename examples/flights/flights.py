@@ -42,8 +42,8 @@ def examples() -> Examples:
     frame["late"] = (arrived["arr_delay"] >= LATE_MIN).astype("int8")
     left_out = len(every) - len(arrived)
     notes = (
-        f"{len(every):,} flights of 2013; {left_out:,} cancelled or diverted ones have no arrival and are left out.",
-        "Everything is as known one hour before the scheduled departure.",
+        f"{len(every):,} flights; {left_out:,} never arrived (cancelled, diverted) and are left out.",
+        "Every feature is as it was known one hour before the scheduled departure.",
     )
     return Examples(frame.reset_index(drop=True), label="late", keys=("tailnum",), zone=ZONE, notes=notes)
 

@@ -72,6 +72,7 @@ def build(manifest: Mapping[str, Any]) -> DAG:
         "tags": ["pipeline", manifest["type"].lower(), f"template:{manifest['template']}", *tags],
         "doc_md": _doc(manifest),
         "description": manifest["description"] or None,
+        "owner": manifest["owner"],
         "max_active_runs": manifest["max_active_runs"],
         "start_date": pendulum.datetime(2020, 1, 1),
         "catchup": False,

@@ -14,6 +14,11 @@ from operators.templates import params, stages
 DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 
 
+def default_args(owner: str) -> dict[str, Any]:
+    """Return what every task of a DAG has; `owner` is whom Airflow shows."""
+    return {**DEFAULT_ARGS, **({"owner": owner} if owner else {})}
+
+
 @dataclass(frozen=True)
 class Template:
     """`build(dag)` adds the tasks; `params()` says what they read."""
@@ -71,7 +76,7 @@ def template_dag(name: str, *, dag_id: str = "", values: Mapping[str, Any] | Non
         schedule=None,
         params=params.over({**template.params(), **params.hidden()}, values or {}),
         doc_md=settings.pop("doc_md", template.doc),
-        default_args=DEFAULT_ARGS,
+        default_args=default_args(settings.pop("owner", "")),
         tags=settings.pop("tags", ["template"]),
         # A DAG whose building fails half-way must not be found: only what a file names is.
         auto_register=False,

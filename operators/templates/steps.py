@@ -16,7 +16,7 @@ from airflow.sdk import DAG, BaseOperator, literal
 
 from operators.provider import STAGES
 from operators.templates import params
-from operators.templates.registry import DEFAULT_ARGS
+from operators.templates.registry import default_args
 
 REFERENCE = re.compile(r"\$\{steps\.([a-z0-9.-]+)\.outputs\.(\w+)\}\Z")
 
@@ -42,7 +42,7 @@ def steps_dag(steps: Sequence[Mapping[str, Any]], *, dag_id: str, described: Map
         dag_id,
         schedule=None,
         params=params.hidden(described),
-        default_args=DEFAULT_ARGS,
+        default_args=default_args(settings.pop("owner", "")),
         auto_register=False,
         **settings,
     )

@@ -52,11 +52,12 @@ def shoot(page: Page, name: str) -> None:
 def test_the_pipeline_is_a_dag_with_its_tags(page: Page, flights: Flights) -> None:
     page.goto(f"/dags?tags=project:{PROJECT}")
     expect(page.get_by_text(f"{PROJECT}.train", exact=True).first).to_be_visible()
-    for tag in ("pipeline", f"project:{PROJECT}", "template:train_and_deploy"):
+    for tag in ("pipeline", f"project:{PROJECT}", "trigger"):
         expect(page.get_by_text(tag, exact=True).first).to_be_visible()
     shoot(page, "airflow-dags")
     page.goto(f"/dags/{PROJECT}.train")
     expect(page.get_by_text("register_model").first).to_be_visible()
+    expect(page.get_by_text("flights-team").first).to_be_visible()
     shoot(page, "airflow-pipeline")
 
 
@@ -71,8 +72,10 @@ def test_a_run_triggered_in_the_form_is_a_pipeline_run(page: Page, flights: Flig
     page.goto(f"/dags/{PROJECT}.train")
     page.get_by_role("button", name="Trigger").first.click()
     dialog = page.get_by_role("dialog")
-    for title in ("Module", "Feature service", "Train until", "Least AUC"):
-        expect(dialog.get_by_text(title).first).to_be_visible()
+    for section, titles in {"Model": ("Algorithm", "Least AUC"), "Data": ("Module", "Train until")}.items():
+        dialog.get_by_role("button", name=section, exact=True).click()
+        for title in titles:
+            expect(dialog.get_by_text(title).first).to_be_visible()
     shoot(page, "airflow-form")
     dialog.get_by_role("button", name="Trigger").last.click()
 

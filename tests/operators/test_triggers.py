@@ -47,7 +47,7 @@ async def test_many_jobs_are_waited_for_without_a_thread_each(home: Path) -> Non
     before = threading.active_count()
     await asyncio.sleep(0.2)
     assert threading.active_count() <= before
-    assert not any(task.done() for task in waiting)
+    assert [task.result() for task in waiting if task.done()] == []
     (home / "until").touch()
     ended = await asyncio.gather(*waiting)
     assert [event["state"] for event in ended] == ["SUCCEEDED"] * 5

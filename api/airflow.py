@@ -190,7 +190,8 @@ class Airflow:
 
 
 def _quoted(part: str) -> str:
-    return quote(part, safe="")
+    # Airflow takes "." and ".." as ids of runs; written plainly they would be steps to another address.
+    return quote(part, safe="") if part.strip(".") else part.replace(".", "%2E")
 
 
 def _refusal(answer: httpx.Response) -> ApiError:

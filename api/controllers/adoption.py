@@ -14,7 +14,7 @@ from typing import Any
 from api.airflow import DagRun
 from api.controllers.pipeline_run import ADOPTED, PipelineRunController
 from api.controllers.platform import Platform
-from api.errors import AlreadyExists, ApiError, NotFound
+from api.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
 from api.kinds import kinds
 from api.run_names import adopted_name
 from api.store.base import Key
@@ -54,13 +54,24 @@ class Adopter:
             began = datetime.now(UTC)
             try:
                 for run in await self._platform.airflow.recent_runs(since):
-                    await self.seen(run.dag_id, run.run_id)
+                    await self._look(run)
                 since = began - OVERLAP
             except ApiError as error:
                 log.info("resync waits: %s", error.message)
             except Exception:
                 log.exception("resync failed")
             await asyncio.sleep(RESYNC_S)
+
+    async def _look(self, run: DagRun) -> None:
+        try:
+            await self.seen(run.dag_id, run.run_id)
+        except (InvalidArgument, FailedPrecondition, NotFound) as error:
+            # It would be refused again: the runs after it are not to wait for it.
+            log.warning("run %s of %s is not adopted: %s", run.run_id, run.dag_id, error.message)
+        except ApiError:
+            raise
+        except Exception:
+            log.exception("run %s of %s cannot be looked at", run.run_id, run.dag_id)
 
     async def _adopt(self, dag_id: str, run_id: str) -> None:
         project, _, pipeline = dag_id.partition(".")

@@ -22,6 +22,8 @@ DEEPEST = 20
 MOST_CRITERIA = 500
 MOST_VALUES = 10_000
 LONGEST_TEXT = 4096
+# The time of LIKE grows with the pattern times the text, and a description may have megabytes.
+LONGEST_PATTERN = 256
 LONGEST_NUMBER = 64
 INT64 = range(-(2**63), 2**63)
 WRAPPERS = frozenset(
@@ -94,7 +96,7 @@ def _criterion(kind: Kind, criterion: wire.Criterion, path: str) -> Criterion:
     if operator is Operator.LIKE:
         if not isinstance(values[0], str) or not _is_text(kind, criterion.field_name):
             raise bad_filter(at, "of LIKE must be a text, and its field one that holds text")
-        return Criterion(name, operator, (_text(values[0], at),))
+        return Criterion(name, operator, (_text(values[0], at, LONGEST_PATTERN),))
     return Criterion(name, operator, tuple(fitted(kind, criterion.field_name, value, at) for value in values))
 
 
@@ -130,9 +132,9 @@ def fitted(kind: Kind, field: str, value: Scalar, path: str) -> Scalar:
     return _number(field, value, path)
 
 
-def _text(value: str, path: str) -> str:
-    if len(value) > LONGEST_TEXT:
-        raise bad_filter(path, f"is longer than {LONGEST_TEXT} characters")
+def _text(value: str, path: str, most: int = LONGEST_TEXT) -> str:
+    if len(value) > most:
+        raise bad_filter(path, f"is longer than {most} characters")
     return value
 
 

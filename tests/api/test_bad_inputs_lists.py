@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2, struct_pb2, timestamp_pb2
 from google.protobuf import wrappers_pb2 as wrapped
 
-from api.criteria import LONGEST_TEXT, MOST_CRITERIA, MOST_VALUES
+from api.criteria import LONGEST_PATTERN, LONGEST_TEXT, MOST_CRITERIA, MOST_VALUES
 from api.errors import Expired
 from api.gen.michelangelo.api import list_pb2 as wire
 from api.kinds import kinds
@@ -78,7 +78,8 @@ GARBAGE = any_pb2.Any(type_url="type.googleapis.com/google.protobuf.Int64Value",
         (criterion("tier", LIKE, wrapped.StringValue(value="1%")), "match_value"),
         (criterion("metadata.name", LIKE, ONE), "match_value"),
         (criterion("metadata.name", EQUAL, ONE), "match_value"),
-        (criterion("metadata.name", LIKE, wrapped.StringValue(value="%" * (LONGEST_TEXT + 1))), "match_value"),
+        (criterion("metadata.name", LIKE, wrapped.StringValue(value="%" * (LONGEST_PATTERN + 1))), "match_value"),
+        (criterion("metadata.name", EQUAL, wrapped.StringValue(value="x" * (LONGEST_TEXT + 1))), "match_value"),
         (criterion("metadata.creation_timestamp", LESS, timestamp_pb2.Timestamp(seconds=2**62)), "match_value"),
         (criterion("tier", IN, many(MOST_VALUES + 1)), "match_value"),
     ],
@@ -137,7 +138,7 @@ def test_as_many_criteria_as_are_allowed_are_carried_out(served: Served, any_of:
     made = where(*[criterion("tier", EQUAL, ONE)] * MOST_CRITERIA, logical_operator=any_of)
     assert not served.list("Project", list_options_ext=made).items
     served.list("Project", list_options_ext=where(criterion("tier", IN, many(MOST_VALUES))))
-    longest = wrapped.StringValue(value="%a" * (LONGEST_TEXT // 2))
+    longest = wrapped.StringValue(value="%a" * (LONGEST_PATTERN // 2))
     served.list("Project", list_options_ext=where(criterion("metadata.name", LIKE, longest)))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import time
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,8 @@ ROUNDS = 10
 PROJECT = "bench"
 GOAL = Goal("most", 1.0)
 FILL_S = 1800.0
+LOOK_AT_FOLDER_S = 5.0
+"""How often the platform's Airflow looks for new files."""
 
 
 class Side:
@@ -40,6 +43,7 @@ class Side:
         self._api = api
         self._airflow = airflow
         self._number = itertools.count()
+        self._chance = random.Random(7)
         self.parses_ms: list[float] = []
 
     def begin(self) -> None:
@@ -49,10 +53,15 @@ class Side:
 
     def ours(self) -> float:
         """Apply a new pipeline; return the seconds until it is ready."""
+        self._rest()
         name = f"new-{next(self._number)}"
         taken_s = self._ready(PROJECT, name)
         self.parses_ms.append(self.parse_ms(f"{PROJECT}.{name}"))
         return taken_s
+
+    def _rest(self) -> None:
+        """Begin anywhere between two looks at the folder, not always right after one."""
+        time.sleep(self._chance.random() * LOOK_AT_FOLDER_S)
 
     def _ready(self, project: str, name: str) -> float:
         begun = time.perf_counter()
@@ -69,6 +78,7 @@ class Side:
 
     def dropped(self) -> float:
         """Write a DAG file as a user of plain Airflow does; return the seconds until Airflow shows the DAG."""
+        self._rest()
         name = f"plain_{next(self._number)}"
         begun = time.perf_counter()
         (self._config.dags_path / f"{name}.py").write_text(declared.DAG_OF_THE_EXAMPLE.format(dag_id=name))

@@ -116,13 +116,16 @@ class Client:
     ) -> Iterator[Any]:
         request = self._request(kind, "List", {"namespace": namespace})
         request.list_options.labelSelector = selector
-        request.list_options.limit = limit
         _extend(request.list_options_ext, order, equal)
+        count = 0
         while True:
+            # A page may have less than its limit: it ends where it would be too large to receive.
+            request.list_options.limit = limit - count if limit else 0
             listing = getattr(self._send(kind, "List", request), f"{self._kind(kind).singular}_list")
             yield from listing.items
+            count += len(listing.items)
             token = getattr(listing.metadata, "continue")
-            if not token or limit:
+            if not token or (limit and count >= limit):
                 return
             setattr(request.list_options, "continue", token)
 

@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from api.errors import Expired, FailedPrecondition, InvalidArgument
@@ -16,6 +16,9 @@ from api.store.base import ChangeType, Criterion, Group, Key, LabelRequirement, 
 from api.store.values import fingerprint
 
 VERSION = 1
+# A gRPC client receives 4 MiB unless it was told otherwise; each object costs some bytes of the list around it.
+PAGE_BYTES = 3_500_000
+ROW_BYTES = 16
 
 # In a table without rowid the columns of the key come first and in its order: quick_check of SQLite 3.40 reports NULL
 # values that are not there otherwise.
@@ -156,7 +159,10 @@ def drop_lease(db: sqlite3.Connection, name: str, holder: str, epoch: int) -> No
 
 
 def select(db: sqlite3.Connection, kind: str, query: Query, parse: Callable[[str, bytes], Resource]) -> Page:
-    """Run a list: all pages of one list show the revision of its first page, or the token has expired."""
+    """Run a list: all pages of one list show the revision of its first page, or the token has expired.
+
+    A page with a limit also ends where its objects would be more than a client receives.
+    """
     revision, page_key, compacted = db.execute("SELECT revision, page_key, compacted FROM counter").fetchone()
     offset = query.offset
     if query.start:
@@ -172,10 +178,22 @@ def select(db: sqlite3.Connection, kind: str, query: Query, parse: Callable[[str
     rows = db.execute(
         f"SELECT o.body FROM object AS o WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
         (*bound, *order_bound, query.limit or -1, offset),
-    ).fetchall()
-    left = max(0, total - offset - len(rows))
-    token = _token(page_key, revision, offset + len(rows), fingerprint(kind, query)) if left and query.limit else ""
-    return Page([parse(kind, row[0]) for row in rows], revision, token, left)
+    )
+    bodies = [body for (body,) in (_until_full(rows) if query.limit else rows)]
+    left = max(0, total - offset - len(bodies))
+    token = _token(page_key, revision, offset + len(bodies), fingerprint(kind, query)) if left and query.limit else ""
+    return Page([parse(kind, body) for body in bodies], revision, token, left)
+
+
+def _until_full(rows: Iterable[tuple[bytes]]) -> Iterator[tuple[bytes]]:
+    """Yield rows while they fit into one page, at least one."""
+    left, first = PAGE_BYTES, True
+    for row in rows:
+        left -= len(row[0]) + ROW_BYTES
+        if left < 0 and not first:
+            return
+        yield row
+        first = False
 
 
 def _where(kind: str, query: Query) -> tuple[str, list[Scalar]]:

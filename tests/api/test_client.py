@@ -134,6 +134,19 @@ def test_a_list_is_all_pages_in_the_order_asked_for(
     ]
 
 
+def test_objects_that_are_large_together_come_in_several_pages(served: Served, client: Client, project: str) -> None:
+    sizes = {f"m-{number:02}": 700_000 for number in range(12)} | {"m-05": 3_900_000, "m-06": 3_900_000}
+    for name, size in sizes.items():
+        client.create(family(project, name, "x" * size))
+    first = served.list("ModelFamily", project)
+    assert [item.metadata.name for item in first.items] == ["m-00", "m-01", "m-02", "m-03"]
+    assert getattr(first.metadata, "continue")
+    assert [item.metadata.name for item in client.list("ModelFamily", project)] == sorted(sizes)
+    assert [item.metadata.name for item in client.list("ModelFamily", project, limit=7)] == sorted(sizes)[:7]
+    served.call("ModelFamily", "DeleteCollection", namespace=project)
+    assert not client.list("ModelFamily", project)
+
+
 def test_a_list_that_others_change_is_read_again(
     client: Client, served: Served, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,13 +18,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Observed:
-    """What answers.  `state`: LOADING, READY, FAILED; `current` and `candidate` are revisions, empty for none."""
+    """What answers.  `state`: LOADING, READY, FAILED; `current` and `candidate` are revisions, empty for none.
+
+    generation: of the target that the state speaks of.
+    """
 
     state: str
     current: str
     candidate: str
     reason: str = ""
     message: str = ""
+    generation: int = 0
 
 
 class ServingBackend(Protocol):

@@ -50,6 +50,7 @@ class LocalBackend:
             candidate=(found.get("candidate") or {}).get("revision", ""),
             reason=found.get("reason") or "",
             message=found.get("message") or "",
+            generation=found.get("generation") or 0,
         )
 
     async def delete(self, deployment: str) -> None:

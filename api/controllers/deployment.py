@@ -163,10 +163,11 @@ class DeploymentController:
 
 
 def _pursues(observed: Observed, target: Target) -> bool:
-    """Whether the backend serves, loads or has refused the target."""
+    """Whether the backend serves or loads the target, or refused it as it is wanted now."""
     if observed.current == target.revision and observed.state == "READY":
         return True
-    return observed.candidate == target.revision
+    refused = observed.state == "FAILED" and observed.generation < target.generation
+    return observed.candidate == target.revision and not refused
 
 
 class InferenceServerController:

@@ -35,7 +35,6 @@ DTYPES = {
     "Float64": "double",
     "Float32": "double",
     "Int64": "long",
-    "Int32": "long",
     "Bool": "bool",
     "UnixTimestamp": "timestamp",
 }

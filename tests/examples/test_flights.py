@@ -1,4 +1,4 @@
-"""The flights example learns nothing from the future: changing what came after an event changes none of its features."""
+"""The flights learn nothing from the future: changing what came after an event changes none of its features."""
 
 import importlib
 import sys

@@ -40,7 +40,7 @@ def admin(book: FakeBackend, token: str) -> Starlette:
         for part in ("current", "candidate"):
             revision = getattr(found, part)
             shown[part] = {"revision": revision, "artifact_uri": ""} if revision else None
-        return JSONResponse(shown)
+        return JSONResponse({**shown, "generation": found.generation})
 
     async def ready(_: Request) -> Response:
         return Response(status_code=503 if book.down else 200)
@@ -77,7 +77,7 @@ async def test_an_applied_target_loads_and_then_answers(pair: Pair) -> None:
     await backend.apply(FIRST)
     loading = await backend.observe("flights.late")
     assert loading is not None
-    assert (loading.state, loading.candidate) == ("LOADING", "one")
+    assert (loading.state, loading.candidate, loading.generation) == ("LOADING", "one", 1)
     ready = await backend.observe("flights.late")
     assert ready is not None
     assert (ready.state, ready.current, ready.candidate) == ("READY", "one", "")

@@ -81,6 +81,21 @@ async def test_a_broken_version_leaves_the_old_one_and_says_why(world: Any) -> N
     assert found.status.message == ""
 
 
+async def test_a_refused_version_is_tried_again_when_the_deployment_changes(world: Any) -> None:
+    await world.project()
+    await model(world, "one")
+    world.backend.broken.add("file:///one")
+    await deployment(world, "one")
+    await world.until("Deployment", "late", failed)
+    tried = len(world.backend.applied)
+    world.backend.broken.clear()
+    found = await world.resources.get("Deployment", "flights", "late")
+    found.spec.owner.name = "somebody"
+    await world.resources.update(found)
+    await world.until("Deployment", "late", complete("one"))
+    assert len(world.backend.applied) == tried + 1
+
+
 async def test_a_revision_that_is_no_model_fails_the_rollout(world: Any) -> None:
     ready = await world.ready()
     await deployment(world, ready.status.latest_revision.name)

@@ -12,10 +12,10 @@ from onnx import numpy_helper
 
 from operators.data import dataset
 from operators.data.layout import path_of
+from operators.errors import UserError
 from operators.features import artifact
 from operators.features.scorer import OnnxModel, Scorer
 from operators.jobs import register_model
-from operators.errors import UserError
 from operators.jobs.served_form import to_onnx
 from operators.jobs.train import FULL, REQUEST_ONLY, TrainedModel
 

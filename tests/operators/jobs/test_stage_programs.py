@@ -11,8 +11,8 @@ import pytest
 
 from operators.data.examples import Examples, dtype_of, examples_of, write_sources
 from operators.data.layout import folder_of, path_of, safe, written
-from operators.jobs import evaluate, train
 from operators.errors import UserError
+from operators.jobs import evaluate, train
 from operators.jobs.materialize_features import definitions, instant
 from operators.jobs.prepare_dataset import sampled, split
 

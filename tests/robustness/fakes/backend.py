@@ -16,6 +16,7 @@ class FakeBackend:
         self.applied: list[Target] = []
         self._current: dict[str, str] = {}
         self._wanted: dict[str, Target] = {}
+        self._refused: set[Target] = set()
 
     def _answer(self) -> None:
         if self.down:
@@ -30,6 +31,7 @@ class FakeBackend:
         self._answer()
         self.applied.append(target)
         self._wanted[target.deployment] = target
+        self._refused.discard(target)
 
     async def observe(self, deployment: str) -> Observed | None:
         """Return the state of a deployment; what can be loaded is loaded by the second look."""
@@ -39,12 +41,15 @@ class FakeBackend:
             return None
         current = self._current.get(deployment, "")
         if current == target.revision:
-            return Observed("READY", current, "")
+            return Observed("READY", current, "", generation=target.generation)
         if target.artifact_uri in self.broken:
-            return Observed("FAILED", current, target.revision, "INTEGRITY_FAILED", "model.onnx differs")
+            self._refused.add(target)
+        if target in self._refused:
+            failed = ("INTEGRITY_FAILED", "model.onnx differs")
+            return Observed("FAILED", current, target.revision, *failed, generation=target.generation)
         if target.artifact_uri not in self.slow:
             self._current[deployment] = target.revision
-        return Observed("LOADING", current, target.revision)
+        return Observed("LOADING", current, target.revision, generation=target.generation)
 
     async def delete(self, deployment: str) -> None:
         """Forget a deployment."""

@@ -50,7 +50,7 @@ def measure(bench: Workbench) -> Measured:
         first.append(_demo(config))
         again.append(_demo(config))
     figures = [*_figures("in a new home", first), *_figures("again in the same home", again)]
-    notes = ["Phases of 10 s and more are told in whole seconds."]
+    notes = ["Phases are as the command tells them: to a tenth of a second below 10 s, whole seconds above."]
     if bench.from_clone:
         clone_s, installed_s = _from_clone(bench.new_folder("clone"))
         figures.append(Figure("from git clone", "s", (clone_s,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.measuring.figures import Figure, Goal, Ratio
@@ -16,9 +17,9 @@ NONE = "-"
 
 def text(result: Result) -> str:
     """Return the result for a terminal: no line is longer than 80 columns."""
-    rows = [HEADER, *(cells(figure) for figure in result.figures)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADER))]
-    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - len(GAP) * (len(HEADER) - 1))
+    rows = _rows(result)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1))
     lines = [result.title, f"peer: {result.peer}", ""]
     lines += [GAP.join(_fit(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += ["", _loads(result), *_warning(result), *result.notes]
@@ -27,10 +28,10 @@ def text(result: Result) -> str:
 
 def markdown(result: Result) -> str:
     """Return the result as a Markdown table with the conditions under which it was measured."""
+    header, *rows = _rows(result)
+    rule = ["---", *("---:" for _ in header[1:])]
     lines = [f"Peer: {result.peer}.", ""]
-    rows = [HEADER, tuple("---" if place == 0 else "---:" for place in range(len(HEADER)))]
-    rows += [cells(figure) for figure in result.figures]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in (header, rule, *rows)]
     machine = result.machine
     where = (
         f"{result.measured_at[:10]}, revision `{result.revision}`, {machine.cores} cores of {machine.processor}, "
@@ -41,6 +42,19 @@ def markdown(result: Result) -> str:
     if result.notes:
         lines += ["", *(f"- {note}" for note in result.notes)]
     return "\n".join(lines)
+
+
+def _rows(result: Result) -> list[list[str]]:
+    """Return header and rows, without the columns in which no figure has anything."""
+    rows = [cells(figure) for figure in result.figures]
+    kept = [place for place in range(len(HEADER)) if any(row[place] != NONE for row in rows)]
+    return [[row[place] for place in kept] for row in (HEADER, *rows)]
+
+
+def _escaped(cell: str) -> str:
+    """Return a cell of Markdown: what is indented in a terminal is so there too."""
+    indent = len(cell) - len(cell.lstrip())
+    return "&nbsp;" * indent + cell.lstrip().replace("|", "\\|")
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
@@ -108,6 +122,4 @@ def _fit(cell: str, width: int) -> str:
 
 
 def _wrapped(line: str) -> Sequence[str]:
-    import textwrap
-
     return textwrap.wrap(line, WIDTH) if len(line) > WIDTH else [line]

@@ -60,6 +60,13 @@ def test_no_line_is_longer_than_eighty_columns(result: Result) -> None:
     assert tables.text(long).count("word") == 60
 
 
+def test_a_column_in_which_nothing_stands_is_left_out(result: Result) -> None:
+    alone = replace(result, figures=(Figure("whole", "s", (60.0,)), Figure("  a phase", "s", (12.0,))))
+    assert "median of rounds  ours" in tables.text(alone).splitlines()
+    assert "| median of rounds | ours |\n| --- | ---: |\n| whole | 60.0 s |" in tables.markdown(alone)
+    assert "| &nbsp;&nbsp;a phase | 12.0 s |" in tables.markdown(alone)
+
+
 def test_a_busy_machine_is_told(result: Result) -> None:
     busy = replace(result, load_before=(1.01, 0.5, 0.5))
     assert "busy" not in tables.text(result)

@@ -98,6 +98,13 @@ def spoil(path: Path) -> None:
             file.write(b"\xff" * 4096)
 
 
+async def test_an_answer_waits_for_the_disk(store: SqliteStore) -> None:
+    # A killed process loses nothing either way; only these settings keep what was answered over a power loss.
+    assert await store._run(lambda db: db.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+    full = 2
+    assert await store._run(lambda db: db.execute("PRAGMA synchronous").fetchone()[0]) == full
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     await store.close()

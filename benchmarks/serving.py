@@ -41,18 +41,23 @@ GOAL = Goal("times", 20)
 class Side:
     """A server and the requests it is sent."""
 
-    port: int
+    server: servers.Answering
     requests: Sequence[bytes]
     count: int
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one side showed in one round: milliseconds at one connection, answers a second at several."""
+    """What one side showed in one round.
+
+    p50_ms, p99_ms, cpu_ms: of an answer at one connection.  busy_per_s: answers a second at several connections.
+    """
 
     p50_ms: float
     p99_ms: float
+    cpu_ms: float
     busy_per_s: float
+    memory_mib: float
 
 
 def measure(bench: Workbench) -> Measured:
@@ -60,11 +65,11 @@ def measure(bench: Workbench) -> Measured:
     home, folder = bench.flights_home(), bench.new_folder("serving")
     model = flights.registered(home)
     flights.copy_online_store(home, folder)
-    with servers.ours(folder, model) as our_port, servers.mlflow(folder, model) as peer_port:
-        our_bodies, peer_bodies = _bodies(our_port, model)
+    with servers.ours(folder, model) as ours, servers.mlflow(folder, model) as mlflow:
+        our_bodies, peer_bodies = _bodies(ours.port, model)
         our_requests = [post(f"/v2/models/{flights.MODEL}/infer", body) for body in our_bodies]
-        us = Side(our_port, our_requests, OUR_REQUESTS)
-        peer = Side(peer_port, [post("/invocations", body) for body in peer_bodies], PEER_REQUESTS)
+        us = Side(ours, our_requests, OUR_REQUESTS)
+        peer = Side(mlflow, [post("/invocations", body) for body in peer_bodies], PEER_REQUESTS)
         with on_core(servers.CLIENT_CORE):
             difference = _compared(us, peer)
             found = interleaved(bench.rounds_or(ROUNDS), lambda: _round(us), lambda: _round(peer))
@@ -89,7 +94,10 @@ def _bodies(port: int, model: flights.Registered) -> tuple[list[bytes], list[byt
 
 def _compared(us: Side, peer: Side) -> float:
     """Return the largest difference of the servers' answers.  Raises ValueError if it is over `TOLERANCE`."""
-    with contextlib.closing(KeptAlive(us.port)) as ours, contextlib.closing(KeptAlive(peer.port)) as theirs:
+    with (
+        contextlib.closing(KeptAlive(us.server.port)) as ours,
+        contextlib.closing(KeptAlive(peer.server.port)) as theirs,
+    ):
         pairs = [
             (_our_score(json.loads(ours.ask(mine))), _peer_score(json.loads(theirs.ask(other))))
             for mine, other in zip(us.requests, peer.requests, strict=True)
@@ -110,11 +118,15 @@ def _peer_score(answer: Any) -> float:
 
 
 def _round(side: Side) -> Round:
-    with contextlib.closing(KeptAlive(side.port)) as connection:
+    port = side.server.port
+    with contextlib.closing(KeptAlive(port)) as connection:
         latencies(connection, side.requests, WARM_UP)
+        before = side.server.usage()
         found = latencies(connection, side.requests, side.count)
-    busy = throughput(side.port, side.requests, connections=CONNECTIONS, seconds=BUSY_S)
-    return Round(percentile(found, 0.5), percentile(found, 0.99), busy)
+        after = side.server.usage()
+    busy = throughput(port, side.requests, connections=CONNECTIONS, seconds=BUSY_S)
+    cpu_ms = (after.cpu_s - before.cpu_s) / side.count * 1000
+    return Round(percentile(found, 0.5), percentile(found, 0.99), cpu_ms, busy, after.memory_mib)
 
 
 def _figures(ours: Sequence[Round], peer: Sequence[Round]) -> list[Figure]:
@@ -124,5 +136,7 @@ def _figures(ours: Sequence[Round], peer: Sequence[Round]) -> list[Figure]:
     return [
         Figure("p50, 1 connection", "ms", *both("p50_ms"), goal=GOAL),
         Figure("p99, 1 connection", "ms", *both("p99_ms")),
+        Figure("CPU time of an answer", "ms", *both("cpu_ms")),
         Figure(f"answers, {CONNECTIONS} connections", "/s", *both("busy_per_s"), better="higher"),
+        Figure("memory of the server (PSS)", "MiB", *both("memory_mib")),
     ]

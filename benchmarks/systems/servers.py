@@ -9,13 +9,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from api.cli.airflow_env import process, without_airflow
+from api.cli.platform import sessions
 from api.config import Config
 from benchmarks.systems.flights import MODEL, Registered
-from benchmarks.systems.processes import free_ports, started, wait_until
+from benchmarks.systems.processes import Usage, free_ports, started, usage, wait_until
 
 TOKEN = "a-token-of-the-benchmarks"
 SERVER_CORE = 0
@@ -23,9 +25,21 @@ CLIENT_CORE = 1
 TIMEOUT_S = 5.0
 
 
+@dataclass(frozen=True)
+class Answering:
+    """A server that answers on a loopback port; `session` holds all its processes."""
+
+    port: int
+    session: int
+
+    def usage(self) -> Usage:
+        """Return what it has used since it started."""
+        return usage(sessions.members([self.session]))
+
+
 @contextlib.contextmanager
-def ours(home: Path, model: Registered) -> Iterator[int]:
-    """Run `python -m serving.server` on `home` with the model deployed; return its port."""
+def ours(home: Path, model: Registered) -> Iterator[Answering]:
+    """Run `python -m serving.server` on `home` with the model deployed."""
     serving, unused = free_ports(2)
     config = Config(home=home, projects_root=home, serving_port=serving, api_http_port=unused, token=TOKEN)
     environ = {**without_airflow(os.environ), **config.environ(), **process()}
@@ -34,7 +48,7 @@ def ours(home: Path, model: Registered) -> Iterator[int]:
     with started(argv, environ=environ, log=log, core=SERVER_CORE) as server:
         wait_until(lambda: _asked(serving, "GET", "/v2/health/ready")[0] == 200, process=server, log=log)
         _deploy(serving, model, server, log)
-        yield serving
+        yield Answering(serving, server.pid)
 
 
 def _deploy(port: int, model: Registered, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -45,8 +59,8 @@ def _deploy(port: int, model: Registered, server: subprocess.Popen[bytes], log: 
 
 
 @contextlib.contextmanager
-def mlflow(folder: Path, model: Registered) -> Iterator[int]:
-    """Run `mlflow models serve --env-manager local` with the same model version; return its port."""
+def mlflow(folder: Path, model: Registered) -> Iterator[Answering]:
+    """Run `mlflow models serve --env-manager local` with the same model version."""
     (port,) = free_ports(1)
     environ = {
         **without_airflow(os.environ),
@@ -59,7 +73,7 @@ def mlflow(folder: Path, model: Registered) -> Iterator[int]:
     log = folder / "mlflow.log"
     with started([*argv, "-h", "127.0.0.1"], environ=environ, log=log, core=SERVER_CORE) as server:
         wait_until(lambda: _asked(port, "GET", "/ping")[0] == 200, process=server, log=log)
-        yield port
+        yield Answering(port, server.pid)
 
 
 def _asked(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 2.0
-LIST_ATTEMPTS = 5
+ATTEMPTS = 5
 
 
 class Client:
@@ -65,7 +65,20 @@ class Client:
         return self._write(resource, "Update", "update_options", dry_run)
 
     def apply(self, resource: Any, *, dry_run: bool = False) -> tuple[Any, str]:
-        """Create or update; return the object and what happened: created, configured, unchanged."""
+        """Create or update; return the object and what happened: created, configured, unchanged.
+
+        Raises Conflict when the object changes faster than it can be read and written.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._apply(resource, dry_run)
+            except (errors.Conflict, errors.AlreadyExists):
+                # Somebody else, most often a controller, wrote between the read and the write.
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _apply(self, resource: Any, dry_run: bool) -> tuple[Any, str]:
         kind = resource.DESCRIPTOR.name
         namespace = resource.metadata.namespace or (resource.metadata.name if kind == "Project" else "")
         stored = self.find(kind, namespace, resource.metadata.name)
@@ -97,11 +110,11 @@ class Client:
 
         Raises Expired when objects of the kind change faster than they can be read.
         """
-        for attempt in range(LIST_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 return list(self._pages(kind, namespace, selector, limit, order, equal or {}))
             except errors.Expired:
-                if attempt == LIST_ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt returns or raises")
 

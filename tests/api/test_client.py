@@ -57,6 +57,32 @@ def test_apply_keeps_the_labels_of_others(client: Client, project: str) -> None:
     assert list(applied.metadata.finalizers) == ["a.example/held"]
 
 
+@pytest.mark.parametrize("verb", ["Create", "Update"])
+def test_an_apply_that_another_write_overtakes_is_made_again(
+    served: Served, client: Client, project: str, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    if verb == "Update":
+        client.create(family(project))
+    send, left = client._send, [3]
+
+    def overtaken(kind: str, called: str, request: Any) -> Any:
+        if called == verb and left[0]:
+            left[0] -= 1
+            other = served.get(kind, project, "family") if verb == "Update" else family(project)
+            other.metadata.labels["controller"] = str(left[0])
+            (served.update if verb == "Update" else served.create)(other)
+        return send(kind, called, request)
+
+    monkeypatch.setattr(client, "_send", overtaken)
+    applied, what = client.apply(family(project, description="mine"))
+    assert (what, applied.spec.description) == ("configured", "mine")
+    assert applied.metadata.labels["controller"] in "0123"
+    left[0] = 100
+    if verb == "Update":
+        with pytest.raises(errors.Conflict):
+            client.apply(family(project, description="never"))
+
+
 def test_a_dry_apply_stores_nothing(served: Served, client: Client, project: str) -> None:
     before = served.log()
     assert client.apply(family(project), dry_run=True)[1] == "created"

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from api.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from api.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, ResourceExhausted
 from api.kinds import IDENTIFIER, Kind, Resource, kinds, reference_kind
 from api.store.base import Key
 from api.validation import is_map, shown, violations
@@ -24,6 +24,8 @@ LONGEST_NAME = 253
 LONGEST_PROJECT = 63
 SYSTEM_NAMESPACE = "ma-system"
 MOST_OWNERS = 100
+# A run's status holds its whole pipeline: both together stay below the 4 MiB that a gRPC client receives.
+LARGEST_BYTES = 1_500_000
 RULE = "use lower-case letters, digits, '-' and '.', begin and end with a letter or digit, at most 253 characters"
 
 Exists = Callable[[Key], Awaitable[Resource | None]]
@@ -47,6 +49,18 @@ def suggestion(name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether a name can be part of a DAG id, a path and a URL."""
     return len(name) <= LONGEST_NAME and NAME.match(name) is not None and ".." not in name
+
+
+def check_size(resource: Resource) -> None:
+    """Raise ResourceExhausted for an object that, with the status it will get, no client could receive."""
+    sizes = {part: getattr(resource, part).ByteSize() for part in ("metadata", "spec")}
+    if sum(sizes.values()) > LARGEST_BYTES:
+        largest = max(sizes, key=lambda part: sizes[part])
+        told = (
+            f"has {sizes[largest]} bytes, an object at most {LARGEST_BYTES}: "
+            "store large values elsewhere and give their URI"
+        )
+        raise ResourceExhausted(f"{largest} {told}", reason="TOO_LARGE", violations=[FieldViolation(largest, told)])
 
 
 def check_shape(kind: Kind, resource: Resource) -> list[FieldViolation]:

@@ -35,6 +35,7 @@ class Resource(Protocol):
     @property
     def DESCRIPTOR(self) -> Descriptor: ...  # noqa: N802
     def SerializeToString(self, deterministic: bool = ...) -> bytes: ...  # noqa: N802
+    def ByteSize(self) -> int: ...  # noqa: N802
     def CopyFrom(self, other: Any) -> None: ...  # noqa: N802
     def HasField(self, field_name: Any) -> bool: ...  # noqa: N802
     def ClearField(self, field_name: Any) -> None: ...  # noqa: N802

@@ -19,6 +19,7 @@ from api.admission import (
     check_project,
     check_referees,
     check_shape,
+    check_size,
     check_update,
     check_version,
     is_name,
@@ -88,6 +89,7 @@ class Resources:
 
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
+        check_size(new)
         found = check_shape(kind, new)
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)

@@ -17,7 +17,7 @@ KINDS = sorted(kinds())
 BAD_NAMES = {
     "empty": "",
     "254 characters": "x" * 254,
-    "a megabyte": "x" * 2**20,
+    "half a megabyte": "x" * 2**19,
     "upper case": "Upper",
     "underscore": "a_b",
     "begins with a dash": "-a",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.admission import MOST_OWNERS
+from api.admission import LARGEST_BYTES, MOST_OWNERS
 from api.kinds import kinds
 from api.store.base import Write
 from tests.api.running import ANSWER_S, Served
@@ -244,3 +244,32 @@ def test_an_unknown_dry_run_is_refused(served: Served, family: Any) -> None:
 def test_a_collection_needs_a_project(served: Served) -> None:
     refusal = served.refused(lambda: served.call("ModelFamily", "DeleteCollection"))
     assert (refusal.code, refusal.paths) == ("INVALID_ARGUMENT", ["namespace"])
+
+
+@pytest.mark.parametrize("part", ["spec", "metadata"])
+def test_an_object_that_is_too_large_is_refused_with_the_part_that_is(served: Served, family: Any, part: str) -> None:
+    def grown(item: Any) -> Any:
+        if part == "spec":
+            item.spec.description = "x" * LARGEST_BYTES
+        else:
+            item.metadata.annotations["note"] = "x" * LARGEST_BYTES
+        return item
+
+    new = grown(kinds()["ModelFamily"].new(family.metadata.namespace, "large"))
+    for call in (lambda: served.create(new), lambda: served.update(grown(family))):
+        refusal = served.refused(call)
+        assert (refusal.code, refusal.reason, refusal.paths) == ("RESOURCE_EXHAUSTED", "TOO_LARGE", [part])
+
+
+def test_a_large_status_keeps_nobody_from_changing_the_object(served: Served, project: str) -> None:
+    pipeline = kinds()["Pipeline"].new(project, "train")
+    pipeline.spec.manifest.file_path, pipeline.spec.description = "train", "x" * (LARGEST_BYTES - 10_000)
+    stored = served.create(pipeline)
+    run = kinds()["PipelineRun"].new(project, "run")
+    run.spec.pipeline.name, run.spec.description = "train", "y" * (LARGEST_BYTES - 10_000)
+    made = served.create(run)
+    made.status.source_pipeline.pipeline.CopyFrom(stored)
+    made = served.run(served.resources.update_status(made))
+    made.spec.kill = True
+    assert served.update(made).spec.kill
+    assert len(served.list("PipelineRun", project).items) == 1

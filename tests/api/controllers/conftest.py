@@ -24,6 +24,7 @@ from api.controllers.project import ProjectController
 from api.controllers.revision import ModelController, RevisionController
 from api.controllers.runtime import Manager
 from api.controllers.trigger_run import TriggerRunController
+from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.manifests import Manifests
@@ -108,6 +109,17 @@ class World:
         if params:
             new.spec.input.update({"kw_args": params})
         return await self.resources.create(new)
+
+    async def change(self, kind: str, name: str, change: Callable[[Any], None]) -> None:
+        """Read, change and write an object as a client does: again when a controller wrote meanwhile."""
+        while True:
+            found = await self.resources.get(kind, "flights", name)
+            change(found)
+            try:
+                await self.resources.update(found)
+            except Conflict:
+                continue
+            return
 
     async def until(self, kind: str, name: str, holds: Callable[[Any], bool], timeout_s: float = 8.0) -> Any:
         """Wait until an object is as asked; tell what it is when it does not become so."""

@@ -101,15 +101,11 @@ async def test_a_killed_run_is_stopped_in_airflow(world: Any) -> None:
 
 
 async def kill(world: Any, name: str) -> None:
-    run = await world.resources.get("PipelineRun", "flights", name)
-    run.spec.kill = True
-    await world.resources.update(run)
+    await world.change("PipelineRun", name, lambda run: setattr(run.spec, "kill", True))
 
 
 async def unkill_and_kill(world: Any, name: str) -> None:
-    run = await world.resources.get("PipelineRun", "flights", name)
-    run.spec.kill = False
-    await world.resources.update(run)
+    await world.change("PipelineRun", name, lambda run: setattr(run.spec, "kill", False))
     await kill(world, name)
 
 

@@ -26,9 +26,7 @@ def trigger(cron: str = "0 3 * * *") -> Any:
 
 
 async def act(world: Any, action: Any) -> None:
-    found = await world.resources.get("TriggerRun", "flights", "nightly")
-    found.spec.action = action
-    await world.resources.update(found)
+    await world.change("TriggerRun", "nightly", lambda found: setattr(found.spec, "action", action))
 
 
 async def running(world: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 TIMEOUT_S = 30.0
+IDLE_S = 3.0
+"""Airflow's server closes a connection that was idle for 5 s: ours is opened anew before that."""
 LOOK_S = 0.005
 STATE_LOOK_S = 0.05
 """Between two looks at a run: a server that is asked all the time would have less time for its tasks."""
@@ -25,6 +27,7 @@ class PlainAirflow:
 
     def __init__(self, port: int) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+        self._used = time.monotonic()
         self._headers = {"Content-Type": "application/json"}
         token = self._ask("GET", "/auth/token")["access_token"]
         self._headers["Authorization"] = f"Bearer {token}"
@@ -69,9 +72,12 @@ class PlainAirflow:
         return self._ask("GET", f"/api/v2{path}")
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        if time.monotonic() - self._used > IDLE_S:
+            self._http.close()
         self._http.request(method, path, None if body is None else json.dumps(body), self._headers)
         answer = self._http.getresponse()
         text = answer.read()
+        self._used = time.monotonic()
         if answer.status >= 300:
             raise Refused(f"{method} {path}: {answer.status} {text[:300]!r}")
         return json.loads(text) if text else None

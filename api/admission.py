@@ -54,12 +54,11 @@ def is_name(name: str) -> bool:
 def check_size(resource: Resource) -> None:
     """Raise ResourceExhausted for an object that, with the status it will get, no client could receive."""
     sizes = {part: getattr(resource, part).ByteSize() for part in ("metadata", "spec")}
-    if sum(sizes.values()) > LARGEST_BYTES:
+    # A revision holds a whole object of another kind.
+    most = 2 * LARGEST_BYTES if resource.DESCRIPTOR.name == "Revision" else LARGEST_BYTES
+    if sum(sizes.values()) > most:
         largest = max(sizes, key=lambda part: sizes[part])
-        told = (
-            f"has {sizes[largest]} bytes, an object at most {LARGEST_BYTES}: "
-            "store large values elsewhere and give their URI"
-        )
+        told = f"has {sizes[largest]} bytes, an object at most {most}: store large values elsewhere and give their URI"
         raise ResourceExhausted(f"{largest} {told}", reason="TOO_LARGE", violations=[FieldViolation(largest, told)])
 
 

@@ -273,3 +273,11 @@ def test_a_large_status_keeps_nobody_from_changing_the_object(served: Served, pr
     made.spec.kill = True
     assert served.update(made).spec.kill
     assert len(served.list("PipelineRun", project).items) == 1
+
+
+def test_a_revision_has_room_for_the_largest_object(served: Served, project: str) -> None:
+    pipeline = kinds()["Pipeline"].new(project, "train")
+    pipeline.spec.manifest.file_path, pipeline.spec.description = "train", "x" * (LARGEST_BYTES - 1_000)
+    revision = kinds()["Revision"].new(project, "train-1")
+    revision.spec.content.Pack(served.create(pipeline))
+    assert served.create(revision).metadata.uid

@@ -280,4 +280,5 @@ def test_a_revision_has_room_for_the_largest_object(served: Served, project: str
     pipeline.spec.manifest.file_path, pipeline.spec.description = "train", "x" * (LARGEST_BYTES - 1_000)
     revision = kinds()["Revision"].new(project, "train-1")
     revision.spec.content.Pack(served.create(pipeline))
+    revision.spec.source, revision.spec.revision_id = "train", "1"
     assert served.create(revision).metadata.uid

@@ -28,13 +28,13 @@ async def test_the_control_plane_rolls_out_through_it(own_server: Server, stage:
     assert await backend.healthy()
     assert await backend.observe(ID) is None
     await backend.apply(Target(ID, "one", stage.first, 1))
-    assert await settled(backend) == Observed("READY", "one", "")
+    assert await settled(backend) == Observed("READY", "one", "", generation=1)
     await backend.apply(Target(ID, "two", (tmp_path / "gone").as_uri(), 2))
     failed = await settled(backend)
     assert (failed.state, failed.current, failed.candidate) == ("FAILED", "one", "two")
     assert failed.reason == "ARTIFACT_NOT_FOUND"
     await backend.apply(Target(ID, "two", stage.second, 3))
-    assert await settled(backend) == Observed("READY", "two", "")
+    assert await settled(backend) == Observed("READY", "two", "", generation=3)
     for _ in range(2):
         await backend.delete(ID)
     assert await backend.observe(ID) is None

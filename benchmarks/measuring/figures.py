@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 RESAMPLES = 2000
 SEED = 7
+LEAST_ROUNDS = 5
+"""With fewer an interval says nothing, and no goal that is stated as a ratio is judged."""
 Better = Literal["lower", "higher"]
 
 
@@ -26,11 +28,14 @@ class Goal:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times better we are than the peer: median of the rounds, with a 95 % bootstrap interval."""
+    """How many times better we are than the peer: median of the rounds, with a 95 % bootstrap interval.
+
+    low, high: None if there are fewer than `LEAST_ROUNDS` rounds.
+    """
 
     median: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,9 @@ class Figure:
             return None
         pairs = zip(self.ours, self.peer, strict=True)
         ratios = [peer / ours if self.better == "lower" else ours / peer for ours, peer in pairs]
-        low, high = interval(ratios)
-        return Ratio(statistics.median(ratios), low, high)
+        if len(ratios) < LEAST_ROUNDS:
+            return Ratio(statistics.median(ratios))
+        return Ratio(statistics.median(ratios), *interval(ratios))
 
     def met(self) -> bool | None:
         """Whether the goal is met; None without a goal, or without a ratio to judge."""
@@ -70,7 +76,7 @@ class Figure:
         if self.goal.kind == "most":
             return statistics.median(self.ours) <= self.goal.value
         found = self.ratio()
-        return None if found is None else found.low >= self.goal.value
+        return None if found is None or found.low is None else found.low >= self.goal.value
 
     def as_json(self) -> dict[str, Any]:
         """Return the rounds, and what is computed of them for readers of the file."""

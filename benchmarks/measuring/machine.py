@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import psutil
 
 QUIET_LOAD = 1.0
 """More than this as load of the last minute, before a benchmark begins: its figures are only a check that it works."""
+LONGEST_S = 300.0
+LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ def here() -> Machine:
 def load() -> tuple[float, float, float]:
     """Return the load averages of 1, 5 and 15 minutes."""
     return os.getloadavg()
+
+
+def settle() -> None:
+    """Wait until the load of the benchmark before has faded, `LONGEST_S` at most: one that stays is somebody else's."""
+    deadline = time.monotonic() + LONGEST_S
+    while load()[0] > QUIET_LOAD and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
 
 
 def _processor() -> str:

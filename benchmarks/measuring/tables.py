@@ -87,6 +87,8 @@ def _magnitude(value: float) -> int:
 def _times(ratio: Ratio | None) -> str:
     if ratio is None:
         return NONE
+    if ratio.low is None or ratio.high is None:
+        return f"{number(ratio.median)} (few rounds)"
     return f"{number(ratio.median)} ({number(ratio.low)}-{number(ratio.high)})"
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.measuring.figures import Figure, Goal, interval, percentile
+from benchmarks.measuring.figures import Figure, Goal, Ratio, interval, percentile
 from benchmarks.measuring.rounds import interleaved
 
 TIMES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=30)
@@ -47,9 +47,15 @@ def test_more_than_one_is_in_our_favour_whichever_way_is_better() -> None:
 
 def test_the_ratio_is_of_rounds_and_not_of_medians() -> None:
     """A disturbance that slows both sides of a round leaves its ratio as it is."""
-    found = Figure("p50", "ms", (1.0, 1.0, 50.0), (20.0, 20.0, 1000.0)).ratio()
+    found = Figure("p50", "ms", (1.0, 1.0, 50.0, 1.0, 2.0), (20.0, 20.0, 1000.0, 20.0, 40.0)).ratio()
     assert found is not None
     assert (found.low, found.median, found.high) == (20, 20, 20)
+
+
+def test_few_rounds_have_no_interval_and_prove_no_ratio() -> None:
+    few = Figure("p50", "ms", (1.0,) * 4, (25.0,) * 4, goal=Goal("times", 20))
+    assert few.ratio() == Ratio(25.0)
+    assert few.met() is None
 
 
 def test_a_goal_of_times_is_judged_by_the_lower_bound() -> None:

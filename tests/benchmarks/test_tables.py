@@ -50,6 +50,7 @@ def test_the_text_shows_medians_ratio_and_verdict(result: Result) -> None:
     assert "2.00 ms" in line
     assert "23.3 (19.0-25.0)" in line
     assert line.endswith(">=20x missed")
+    assert any(line.startswith("answers") and "50.0 (few rounds)" in line for line in lines)
     assert any(line.startswith("more than the peer") and line.endswith("<=1 ms missed") for line in lines)
     assert "Load average before: 0.10, 0.20, 0.30; after: 1.00, 0.50, 0.40." in lines
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.markdown is not None:
         document.fill(options.markdown, _kept(options.out, options.names))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     quiet = machine.load()[0] <= machine.QUIET_LOAD
     if not quiet:
         _say(f"warning: the load of the last minute is {machine.load()[0]:.2f}: figures will only show that it works")
@@ -118,4 +120,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -8,7 +8,6 @@ Command: `python -m benchmarks demo [--from-clone]`
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -32,6 +31,8 @@ PART = re.compile(r"([\d.]+)([dhms])")
 SECONDS: Mapping[str, float] = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 WHOLE = "done"
 CLONE_S = 3600.0
+OF_THIS_CALL = ("VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+"""Variables of the environment, or of `make bench`, that a new user does not have."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ def measure(bench: Workbench) -> Measured:
     """Return the figures."""
     first, again = [], []
     for _ in range(bench.rounds_or(ROUNDS)):
-        config = platform.configuration(bench.new_home())
-        first.append(_demo(config))
-        again.append(_demo(config))
+        with platform.stopped_at_the_end(platform.configuration(bench.new_home())) as config:
+            first.append(_demo(config))
+            again.append(_demo(config))
     figures = [*_figures("in a new home", first), *_figures("again in the same home", again)]
     notes = ["Phases are as the command tells them: to a tenth of a second below 10 s, whole seconds above."]
     if bench.from_clone:
@@ -89,8 +90,12 @@ def _from_clone(folder: Path) -> tuple[float, float]:
     """Return the seconds from `git clone` to the end of `make demo`, and those until everything was installed."""
     checkout, base = folder / "checkout", getattr(sys, "_base_executable", sys.executable)
     config = platform.configuration(checkout / ".ma", projects_root=checkout)
-    inherited = {name: value for name, value in platform.environment(config).items() if name != "VIRTUAL_ENV"}
-    environ = {**inherited, "PATH": os.environ.get("PATH", os.defpath)}
+    with platform.stopped_at_the_end(config):
+        return _installed_and_shown(config, folder, checkout, base)
+
+
+def _installed_and_shown(config: Config, folder: Path, checkout: Path, base: str) -> tuple[float, float]:
+    environ = {name: value for name, value in platform.environment(config).items() if name not in OF_THIS_CALL}
     begun = time.monotonic()
     _told(["git", "clone", "--quiet", str(ROOT), str(checkout)], folder, environ)
     _told(["make", "setup", f"PYTHON={base}"], checkout, environ)

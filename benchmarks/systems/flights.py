@@ -30,7 +30,8 @@ class Registered:
 
 def make(home: Path) -> None:
     """Fill a home by `ma demo --exit`: features, model, registry.  Takes about a minute."""
-    platform.ma(platform.configuration(home), "demo", "--exit")
+    with platform.stopped_at_the_end(platform.configuration(home)) as config:
+        platform.ma(config, "demo", "--exit")
 
 
 def registered(home: Path) -> Registered:

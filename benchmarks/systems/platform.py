@@ -58,14 +58,20 @@ def ma(config: Config, *arguments: str) -> str:
 @contextlib.contextmanager
 def running(home: Path) -> Iterator[Config]:
     """Start the platform on `home` and return its configuration when it is ready; nothing of it is left at the end."""
-    config = configuration(home)
-    try:
+    with stopped_at_the_end(configuration(home)) as config:
         ma(config, "up", "--detach")
         yield replace(config, token=load(environment(config)).token)
+
+
+@contextlib.contextmanager
+def stopped_at_the_end(config: Config) -> Iterator[Config]:
+    """Leave nothing of a platform running, whoever started it and however this ends."""
+    try:
+        yield config
     finally:
         with contextlib.suppress(DidNotStart):
             ma(config, "down")
-        sessions.stop_all(home, (), grace_s=2)
+        sessions.stop_all(config.home, (), grace_s=2)
 
 
 def processes(config: Config) -> Mapping[str, list[psutil.Process]]:

@@ -16,14 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from operators.errors import UserError
+from operators.hooks.quick_import import quick_import
+
 # Feast's SQLite store turns its naive UTC instants into epoch seconds as if they were local time.
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig  # noqa: E402
-from feast.errors import FeatureServiceNotFoundException  # noqa: E402
-
-from operators.errors import UserError  # noqa: E402
+with quick_import():
+    from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig
+    from feast.errors import FeatureServiceNotFoundException
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -62,8 +62,10 @@ def flights() -> pd.DataFrame:
     table = _read("flights.csv.zip")
     hour = pd.to_datetime(table["time_hour"], utc=True).astype("datetime64[us, UTC]")
     table["scheduled_departure"] = hour + pd.to_timedelta(table["minute"], unit="min")
-    flown = pd.to_timedelta(table["dep_delay"] + table["air_time"], unit="min")
-    table["landed"] = (table["scheduled_departure"] + flown + TAXI).astype("datetime64[us, UTC]")
+    minutes = table["dep_delay"] + table["air_time"]
+    flown = pd.to_timedelta(minutes.fillna(0), unit="min")
+    landed = (table["scheduled_departure"] + flown + TAXI).astype("datetime64[us, UTC]")
+    table["landed"] = landed.where(minutes.notna())
     return table
 
 

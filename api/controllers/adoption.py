@@ -35,11 +35,11 @@ class Adopter:
         self._runs = runs
         self._busy: set[tuple[str, str]] = set()
 
-    async def seen(self, dag_id: str, run_id: str) -> None:
+    async def seen(self, dag_id: str, run_id: str, ended: bool = False) -> None:
         """A run of some DAG changed: look at its PipelineRun, or make one."""
         known = self._runs.key_of_run(dag_id, run_id)
         if known is not None:
-            self._runs.changed(known)
+            self._runs.changed(known, ended=ended)
         elif not run_id.startswith(OWN_PREFIX) and (dag_id, run_id) not in self._busy:
             self._busy.add((dag_id, run_id))
             try:

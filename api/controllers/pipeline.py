@@ -111,8 +111,8 @@ class PipelineController:
         manifests.write_pipeline(await self._manifest(key, pipeline, workflow))
         name = dag_id(key.namespace, key.name)
         if not await self._platform.has_tag(name, revision_tag(pipeline)):
-            await self._platform.reparse(key.namespace)
-            if not await self._platform.visible(name, revision_tag(pipeline), VISIBLE_WAIT_S):
+            tag = revision_tag(pipeline)
+            if not await self._platform.shown(key.namespace, name, tag, timeout_s=VISIBLE_WAIT_S):
                 raise Unavailable(f"Airflow does not show DAG {name} yet: is its DAG processor running?")
         reason = await self._platform.broken(name)
         if reason:

@@ -28,6 +28,8 @@ COLLISION = "DAG run {} belongs to another"
 NOT_READY = "EngineNotReady"
 ATTEMPT = 1
 ACTIVE_RESYNC_S = 10.0
+# The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
+ENDING_LOOKS_S = (0.1, 0.3, 1.0)
 STATES = {
     "queued": wire.PIPELINE_RUN_STATE_PENDING,
     "running": wire.PIPELINE_RUN_STATE_RUNNING,
@@ -62,6 +64,7 @@ class PipelineRunController:
         self._platform = platform
         self._keys: dict[tuple[str, str], Key] = {}
         self._changed: set[Key] = set()
+        self._ending: dict[Key, int] = {}
 
     async def related(self, key: Key) -> Sequence[Key]:
         """A pipeline that becomes ready lets its waiting runs begin."""
@@ -73,9 +76,11 @@ class PipelineRunController:
         """Return the PipelineRun of a DAG run, None if it is not known (yet)."""
         return self._keys.get((dag_id, dag_run_id))
 
-    def changed(self, key: Key) -> None:
+    def changed(self, key: Key, *, ended: bool = False) -> None:
         """Airflow says that the run's DAG run changed: look at it, even if it has ended."""
         self._changed.add(key)
+        if ended:
+            self._ending[key] = 0
         self._platform.wake(key)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -125,7 +130,18 @@ class PipelineRunController:
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
             await self._describe(run, observed)
         await self._platform.resources.update_status(run)
-        return None if run.status.state in TERMINAL else ACTIVE_RESYNC_S
+        return self._again_s(run)
+
+    def _again_s(self, run: Any) -> float | None:
+        """Return when to look again at a run: soon, a few times, if it is said to have ended and looks active."""
+        key = Key("PipelineRun", run.metadata.namespace, run.metadata.name)
+        look = self._ending.pop(key, len(ENDING_LOOKS_S))
+        if run.status.state in TERMINAL:
+            return None
+        if look == len(ENDING_LOOKS_S):
+            return ACTIVE_RESYNC_S
+        self._ending[key] = look + 1
+        return ENDING_LOOKS_S[look]
 
     async def _began_again(self, run: Any) -> bool:
         """Whether Airflow says otherwise about a run that had ended: it was cleared or marked there.

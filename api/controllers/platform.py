@@ -16,6 +16,7 @@ from api.resources import Resources
 from api.store.base import Key
 
 PARSE_WAIT_S = 0.05
+ASK_AGAIN_S = 2.0
 BROKEN_TAG = "broken"
 
 
@@ -51,15 +52,22 @@ class Platform:
         else:
             self.manifests.touch_project(project)
 
-    async def visible(self, dag_id: str, tag: str, timeout_s: float) -> bool:
-        """Wait until Airflow shows the DAG with `tag`."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+    async def shown(self, project: str, dag_id: str, tag: str, *, timeout_s: float) -> bool:
+        """Have a project's file parsed and wait until Airflow shows the DAG with `tag`.
+
+        Airflow drops a request for a file that it is parsing at that moment: it is asked again until it shows the DAG.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline, asked = clock() + timeout_s, float("-inf")
         while True:
+            if clock() - asked > ASK_AGAIN_S:
+                asked = clock()
+                await self.reparse(project)
+            await asyncio.sleep(PARSE_WAIT_S)
             if await self.has_tag(dag_id, tag):
                 return True
-            if asyncio.get_running_loop().time() > deadline:
+            if clock() > deadline:
                 return False
-            await asyncio.sleep(PARSE_WAIT_S)
 
     async def has_tag(self, dag_id: str, tag: str) -> bool:
         """Whether Airflow shows the DAG with `tag` now."""

@@ -6,7 +6,8 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,14 +15,18 @@ from starlette.routing import Route
 
 MOST_EVENTS = 1000
 LARGEST_BYTES = 1024 * 1024
+ENDS = ("success", "failed")
 
 log = logging.getLogger(__name__)
 
 
 def routes(
-    token: str, run_seen: Callable[[str, str], Awaitable[None]], serving_started: Callable[[], Awaitable[None]]
+    token: str, run_seen: Callable[[str, str, bool], Awaitable[None]], serving_started: Callable[[], Awaitable[None]]
 ) -> list[Route]:
-    """Return the routes.  Both need the platform's token; without one they are closed."""
+    """Return the routes.  Both need the platform's token; without one they are closed.
+
+    run_seen: gets DAG id, run id and whether the run is said to have ended.
+    """
     background: set[asyncio.Task[None]] = set()
 
     def later(work: Awaitable[None]) -> None:
@@ -42,11 +47,14 @@ def routes(
             return JSONResponse({"reason": "TOO_LARGE"}, status_code=413)
         try:
             events = json.loads(body)["events"][:MOST_EVENTS]
-            runs = {(str(event["dag_id"]), str(event["run_id"])) for event in events}
+            runs: dict[tuple[str, str], bool] = {}
+            for event in events:
+                run = str(event["dag_id"]), str(event["run_id"])
+                runs[run] = runs.get(run, False) or _is_end(event)
         except (ValueError, KeyError, TypeError, RecursionError):
             return JSONResponse({"reason": "BAD_MESSAGE"}, status_code=400)
-        for dag_id, run_id in runs:
-            later(run_seen(dag_id, run_id))
+        for (dag_id, run_id), ended in runs.items():
+            later(run_seen(dag_id, run_id, ended))
         return Response(status_code=202)
 
     async def started(request: Request) -> Response:
@@ -59,6 +67,10 @@ def routes(
         Route("/internal/airflow/events", airflow_events, methods=["POST"]),
         Route("/internal/serving/started", started, methods=["POST"]),
     ]
+
+
+def _is_end(event: Mapping[str, Any]) -> bool:
+    return event.get("type") == "dag_run" and event.get("state") in ENDS
 
 
 async def _read(request: Request) -> bytes | None:

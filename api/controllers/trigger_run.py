@@ -81,10 +81,9 @@ class TriggerRunController:
         changed = self._platform.manifests.write_trigger(manifest)
         project, name = manifest["project"], self._dag(trigger)
         tag = trigger_tag(trigger, schedule)
-        if changed or not await self._platform.has_tag(name, tag):
-            await self._platform.reparse(project)
-            if not await self._platform.visible(name, tag, VISIBLE_WAIT_S):
-                raise Unavailable(f"Airflow does not show DAG {name} yet")
+        stale = changed or not await self._platform.has_tag(name, tag)
+        if stale and not await self._platform.shown(project, name, tag, timeout_s=VISIBLE_WAIT_S):
+            raise Unavailable(f"Airflow does not show DAG {name} yet")
         reason = await self._platform.broken(name)
         if reason:
             await self._report(trigger, wire.TRIGGER_RUN_STATE_FAILED, reason)

@@ -24,7 +24,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 async def http(heard: Heard) -> AsyncIterator[httpx.AsyncClient]:
-    async def seen(dag_id: str, run_id: str) -> None:
+    async def seen(dag_id: str, run_id: str, ended: bool) -> None:
         heard.append((dag_id, run_id))
 
     async def started() -> None:

@@ -115,7 +115,7 @@ async def test_the_api_server_takes_what_the_listener_sends(hooks: Any, ear: Ear
     path, headers, body = ear.said[0]
     seen: list[tuple[str, str]] = []
 
-    async def run_seen(dag_id: str, run_id: str) -> None:
+    async def run_seen(dag_id: str, run_id: str, ended: bool) -> None:
         seen.append((dag_id, run_id))
 
     async def started() -> None:

@@ -55,6 +55,15 @@ async def test_an_applied_pipeline_is_a_dag_within_a_second(world: Any) -> None:
     assert revision.metadata.ownerReferences[0].uid == pipeline.metadata.uid
 
 
+async def test_a_request_to_parse_that_airflow_drops_is_made_again(world: Any) -> None:
+    await world.ready()
+    world.airflow.lost_requests = 1
+    began = time.monotonic()
+    await world.pipeline("second")
+    await world.until("Pipeline", "second", lambda found: found.status.state == READY)
+    assert time.monotonic() - began < 5
+
+
 async def test_a_commit_names_the_revision(world: Any) -> None:
     await world.project()
     new = kinds()["Pipeline"].new("flights", "train")

@@ -1,6 +1,8 @@
 """A PipelineRun is one DAG run an attempt, and says what Airflow says."""
 
+import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -196,6 +198,18 @@ async def test_a_run_marked_in_airflow_is_followed(world: Any) -> None:
     world.airflow.mark(dag_run, "failed")
     run = await world.until("PipelineRun", "one", lambda found: found.status.state == FAILED)
     assert condition(run, "ExternallyChanged").message == "it is failed in Airflow after it had ended"
+
+
+async def test_an_end_that_is_told_before_airflow_shows_it_is_seen_soon(world: Any) -> None:
+    await world.ready()
+    dag_run = await begun(world)
+    world.airflow._watchers.clear()
+    await world.adopter.seen("flights.train", dag_run.run_id, ended=True)
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    world.airflow.finish(dag_run)
+    await world.until("PipelineRun", "one", lambda found: found.status.state == SUCCEEDED)
+    assert time.monotonic() - began < 3
 
 
 async def test_a_run_started_in_airflow_becomes_a_pipeline_run_once(world: Any) -> None:

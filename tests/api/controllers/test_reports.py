@@ -15,10 +15,12 @@ TOKEN = {"authorization": "Bearer secret"}
 class Heard:
     def __init__(self) -> None:
         self.runs: list[tuple[str, str]] = []
+        self.ended: list[bool] = []
         self.started = 0
 
-    async def run_seen(self, dag_id: str, run_id: str) -> None:
+    async def run_seen(self, dag_id: str, run_id: str, ended: bool) -> None:
         self.runs.append((dag_id, run_id))
+        self.ended.append(ended)
 
     async def serving_started(self) -> None:
         self.started += 1
@@ -42,6 +44,24 @@ async def test_a_report_wakes_each_run_once(heard: Heard) -> None:
         await asyncio.sleep(0.01)
     assert heard.runs == [("flights.train", "manual__1")]
     assert heard.started == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "ended"),
+    [
+        ("dag_run", "success", True),
+        ("dag_run", "failed", True),
+        ("dag_run", "running", False),
+        ("task", "success", False),
+    ],
+)
+async def test_only_the_end_of_a_run_is_its_end(heard: Heard, kind: str, state: str, ended: bool) -> None:
+    (event,) = EVENT["events"]
+    async with client(heard) as http:
+        told = {"events": [{**event, "type": kind, "state": state}]}
+        await http.post("/internal/airflow/events", json=told, headers=TOKEN)
+        await asyncio.sleep(0.01)
+    assert heard.ended == [ended]
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer"}, {"authorization": "Bearer other"}])

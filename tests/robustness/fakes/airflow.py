@@ -80,6 +80,7 @@ class FakeAirflow:
         self.requests = 0
         self.broken: Response | None = None
         self.parses = True
+        self.lost_requests = 0
         self._dags_path, self._manifests_path = dags_path, manifests_path
         self._parsed: dict[str, int] = {}
         self._tokens = 0
@@ -296,7 +297,9 @@ class FakeAirflow:
             del self.runs[key]
 
     def _parse_file(self, request: Request, _: Any) -> dict[str, Any]:
-        if self.parses:
+        if self.lost_requests:
+            self.lost_requests -= 1
+        elif self.parses:
             self.parse(request.path_params["token"].removeprefix("signed.").removesuffix(".py"))
         return {}
 

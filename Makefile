@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint proto lock bench
+.PHONY: help setup demo up test robustness lint proto lock bench
 
 help:  ## show these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ up: setup  ## start the platform and stay until Ctrl-C
 
 test: setup  ## every test; ARGS selects, for example ARGS=tests/api
 	$(BIN)/python -m pytest $(ARGS)
+
+robustness: setup  ## the long lane of the fault tests; ARGS selects
+	$(BIN)/python -m pytest -m robustness tests/robustness tests/ports $(ARGS)
 
 lint: setup  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from api.admission import (
@@ -26,9 +27,23 @@ from api.admission import (
     refuse,
     suggestion,
 )
+from api.audit import Entry
+from api.calls import Call
 from api.errors import Conflict, FieldViolation, NotFound
 from api.kinds import Kind, Resource, kind_of, kinds, stamp
-from api.store.base import Change, Key, Lease, Page, Preconditions, Query, Store, Write, already_exists
+from api.store.base import (
+    Change,
+    Key,
+    Lease,
+    Page,
+    Preconditions,
+    Query,
+    Request,
+    Store,
+    Trail,
+    Write,
+    already_exists,
+)
 from api.store.records import check
 from api.store.values import UPDATED_LABEL, key_of
 from api.validation import shown
@@ -47,6 +62,29 @@ class Resources:
     def __init__(self, store: Store, admitters: Mapping[str, Sequence[Admitter]] | None = None) -> None:
         self._store = store
         self._admitters = dict(admitters or {})
+        self._call = Call()
+        self._request: Request | None = None
+        self._fence: Lease | None = None
+
+    def of(self, call: Call, request: Request | None = None) -> Resources:
+        """Return the same resources, written in the name of a call: its audit records, its effects once."""
+        bound = copy.copy(self)
+        bound._call, bound._request = call, request
+        return bound
+
+    def fenced(self, lease: Lease) -> Resources:
+        """Return the same resources, written only while nobody else leads.  Writes raise Conflict (DEPOSED)."""
+        bound = copy.copy(self)
+        bound._fence = lease
+        return bound
+
+    def _trail(self, verb: str, key: Key, *, part: str = "") -> Trail:
+        """Return what is committed with an effect.  The platform's own status writes leave no audit record."""
+        entry = None if self._call.principal.kind == "system" else entry_of(self._call, verb, key)
+        request = self._request
+        if request is not None and part:
+            request = replace(request, id=f"{request.id}/{part}")
+        return Trail(entry, request, self._fence)
 
     async def get(self, kind: str, namespace: str, name: str) -> Any:
         """Return one object.  Raises NotFound."""
@@ -80,7 +118,8 @@ class Resources:
         if dry_run:
             await self._refuse_taken(new)
             return new
-        return await self._store.create(Write(new, must_exist=tuple(must_exist)))
+        write = Write(new, must_exist=tuple(must_exist))
+        return await self._store.create(write, self._trail("Create", key_of(new)))
 
     async def _refuse_taken(self, new: Any) -> None:
         taken = await self.find(key_of(new))
@@ -133,8 +172,10 @@ class Resources:
         if dry_run:
             return new
         if old.metadata.HasField("deletionTimestamp") and not new.metadata.finalizers:
-            return await self._store.delete(key_of(old), _unchanged(old), finalized=True)
-        return await self._store.update(Write(new, old.metadata.resourceVersion, tuple(must_exist)))
+            trail = self._trail("Update", key_of(old))
+            return await self._store.delete(key_of(old), _unchanged(old), finalized=True, trail=trail)
+        write = Write(new, old.metadata.resourceVersion, tuple(must_exist))
+        return await self._store.update(write, self._trail("Update", key_of(old)))
 
     async def update_status(self, resource: Any) -> Any:
         """Store `resource.status` if it differs from what is stored; writes nothing otherwise.
@@ -152,7 +193,7 @@ class Resources:
             stored.status.CopyFrom(resource.status)
             _touch(stored, spec=False)
             try:
-                return await self._store.update(Write(stored, expect))
+                return await self._store.update(Write(stored, expect), Trail(fence=self._fence))
             except Conflict:
                 continue
 
@@ -165,17 +206,19 @@ class Resources:
         preconditions: Preconditions | None = None,
         orphan: bool = False,
         dry_run: bool = False,
+        part: bool = False,
     ) -> None:
         """Delete an object and, unless `orphan`, what it alone owns.  With finalizers it stays until they are gone.
 
-        Raises NotFound, Conflict.
+        part: the call deletes others too, each an effect of its own.  Raises NotFound, Conflict.
         """
         key, wanted = Key(kind, namespace, name), preconditions or Preconditions()
         check_version(wanted.resource_version, "delete_options.preconditions.resourceVersion")
         if dry_run:
             check(key, await self._store.get(key), wanted)
         else:
-            await self._store.delete(key, wanted, orphan=orphan)
+            trail = self._trail("Delete", key, part=f"{namespace}/{name}" if part else "")
+            await self._store.delete(key, wanted, orphan=orphan, trail=trail)
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:
         """Add or remove a finalizer; removing the last one of a deleted object removes the object."""
@@ -189,10 +232,22 @@ class Resources:
                 stored.metadata.finalizers.remove(finalizer)
             try:
                 if stored.metadata.HasField("deletionTimestamp") and not stored.metadata.finalizers:
-                    return await self._store.delete(key_of(stored), _unchanged(stored), finalized=True)
-                return await self._store.update(Write(stored, stored.metadata.resourceVersion))
+                    return await self._store.delete(
+                        key_of(stored), _unchanged(stored), finalized=True, trail=Trail(fence=self._fence)
+                    )
+                return await self._store.update(
+                    Write(stored, stored.metadata.resourceVersion), Trail(fence=self._fence)
+                )
             except Conflict:
                 continue
+
+    async def remembered(self, request: Request, kind: str) -> Any | None:
+        """Return the object that a repeated request answered with, None for a new one.  Raises AlreadyExists."""
+        return await self._store.remembered(request, kind)
+
+    async def record(self, entry: Entry) -> None:
+        """Append to the audit log what changed nothing."""
+        await self._store.record(entry)
 
     async def revision(self) -> int:
         """Return the newest committed revision."""
@@ -209,6 +264,23 @@ class Resources:
     async def release(self, lease: Lease) -> None:
         """Give a lease back."""
         await self._store.release(lease)
+
+
+def entry_of(call: Call, verb: str, key: Key) -> Entry:
+    """Return the audit record of a call on one object, before its outcome is known."""
+    principal = call.principal
+    return Entry(
+        time_us=time.time_ns() // 1000,
+        subject=principal.subject,
+        groups=tuple(sorted(principal.groups)),
+        via=principal.via,
+        source=call.source,
+        verb=verb,
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
+        request_id=call.request_id,
+    )
 
 
 def _prepare(kind: Kind, new: Any) -> None:

@@ -25,6 +25,7 @@ from api.config import Config, ConfigurationError, load
 from api.errors import ApiError
 from api.http import app
 from api.kinds import kinds
+from api.operations import Operations
 from api.resources import Resources
 from api.services import reflection
 from api.services.resources import ResourceService
@@ -67,7 +68,7 @@ async def grpc_server(resources: Resources, port: int) -> AsyncIterator[int]:
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((ResourceService(resources),))
+    server.add_generic_rpc_handlers((ResourceService(Operations(resources)),))
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     services = [kind.service.full_name for kind in kinds().values()]

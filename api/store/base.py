@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from api.errors import AlreadyExists
+from api.audit import Entry, Record
+from api.errors import AlreadyExists, Conflict
 from api.kinds import Resource
 
 
@@ -140,6 +141,33 @@ class Write:
     must_exist: tuple[Key, ...] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True)
+class Request:
+    """A client's own name for one mutating call.  `scope`: principal and method; `digest`: SHA-256 of what it asks.
+
+    Repeated, it has one effect and the same answer.
+    """
+
+    scope: str
+    id: str
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What is committed together with an effect, or not at all.
+
+    fence: the leadership under which the effect was decided; it is refused when another leads since.
+    """
+
+    audit: Entry | None = None
+    request: Request | None = None
+    fence: Lease | None = None
+
+
+NO_TRAIL = Trail()
+
+
 class Store(Protocol):
     """Get, list, create, update (compare-and-swap), delete, watch, lease.  Every method may raise `api.errors`."""
 
@@ -151,16 +179,25 @@ class Store(Protocol):
         """Return the objects of `kind` that match, all of one revision.  Raises Expired for an old `start`."""
         ...
 
-    async def create(self, write: Write) -> Resource:
-        """Store a new object; sets metadata.resourceVersion.  Raises AlreadyExists, NotFound (`must_exist`)."""
+    async def create(self, write: Write, trail: Trail = NO_TRAIL) -> Resource:
+        """Store a new object; sets metadata.resourceVersion.  Raises AlreadyExists, FailedPrecondition (`must_exist`).
+
+        Of a request that was carried out before, this and the two below return the answer it had then.
+        """
         ...
 
-    async def update(self, write: Write) -> Resource:
+    async def update(self, write: Write, trail: Trail = NO_TRAIL) -> Resource:
         """Replace an object if its resourceVersion is `write.expect`.  Raises NotFound, Conflict."""
         ...
 
     async def delete(
-        self, key: Key, preconditions: Preconditions, *, orphan: bool = False, finalized: bool = False
+        self,
+        key: Key,
+        preconditions: Preconditions,
+        *,
+        orphan: bool = False,
+        finalized: bool = False,
+        trail: Trail = NO_TRAIL,
     ) -> Resource:
         """Remove an object for good with what it alone owns, all in one transaction, and return its last state.
 
@@ -168,6 +205,21 @@ class Store(Protocol):
         What other owners hold too, and with `orphan` all that it owns, stays without the reference to it.
         Raises NotFound, Conflict.
         """
+        ...
+
+    async def remembered(self, request: Request, kind: str) -> Resource | None:
+        """Return the object that a repeated request answered with, None for a new one.
+
+        Raises AlreadyExists (REQUEST_ID_REUSED) when the id named another request.
+        """
+        ...
+
+    async def record(self, entry: Entry) -> None:
+        """Append to the audit log what changed nothing: a denied call, a governed read."""
+        ...
+
+    async def audit(self, after: int, limit: int) -> Sequence[Record]:
+        """Return audit records that follow number `after`, oldest first."""
         ...
 
     async def revision(self) -> int:
@@ -189,6 +241,18 @@ class Store(Protocol):
     async def close(self) -> None:
         """Stop; every later call fails."""
         ...
+
+
+def request_reused(request: Request) -> AlreadyExists:
+    """Return the refusal of a request id that named something else before."""
+    return AlreadyExists(
+        f"request id {request.id} was used for another request: take a new one for each", reason="REQUEST_ID_REUSED"
+    )
+
+
+def deposed(lease: Lease) -> Conflict:
+    """Return the refusal of what a former leader decided."""
+    return Conflict(f"another process holds {lease.name} since epoch {lease.epoch}", reason="DEPOSED")
 
 
 def already_exists(key: Key, uid: str) -> AlreadyExists:

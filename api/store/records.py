@@ -9,10 +9,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
+from api import audit
 from api.errors import Conflict, FailedPrecondition, NotFound
 from api.kinds import Resource, kinds
 from api.store import sql
-from api.store.base import ChangeType, Key, Preconditions
+from api.store.base import ChangeType, Key, Preconditions, Request, Trail, deposed, request_reused
 from api.store.values import indexed, key_of
 from api.validation import shown
 
@@ -64,6 +65,46 @@ def check(key: Key, resource: Resource, wanted: Preconditions) -> None:
             f"{key} is at resourceVersion {metadata.resourceVersion}, not {wanted.resource_version}: "
             "read it again and retry"
         )
+
+
+def replayed(db: sqlite3.Connection, trail: Trail, kind: str) -> Resource | None:
+    """Return what a repeated request answered with, None for a new one.  Raises AlreadyExists, Conflict."""
+    if trail.fence is not None and not sql.holds(db, trail.fence.name, trail.fence.epoch):
+        raise deposed(trail.fence)
+    return None if trail.request is None else remembered(db, trail.request, kind)
+
+
+def remembered(db: sqlite3.Connection, request: Request, kind: str) -> Resource | None:
+    """Return what a repeated request answered with, None for a new one.  Raises AlreadyExists."""
+    found = sql.request(db, request.scope, request.id)
+    if found is None:
+        return None
+    digest, answer = found
+    if digest != request.digest:
+        raise request_reused(request)
+    return parse(kind, answer)
+
+
+def leave(db: sqlite3.Connection, trail: Trail, before: Resource | None, after: Resource | None, also: int = 0) -> None:
+    """Write the trail of an effect: its answer and its audit record."""
+    if trail.request is not None:
+        answer = after if after is not None else before
+        assert answer is not None, "an effect has an object"
+        body = answer.SerializeToString(deterministic=True)
+        sql.remember(db, trail.request.scope, trail.request.id, trail.request.digest, body, time.time())
+    if trail.audit is not None:
+        entry = audit.done(trail.audit, _uid(after or before), _version(before), _version(after), also)
+        sql.append_audit(db, audit.canonical(entry))
+
+
+def _uid(resource: Resource | None) -> str:
+    return "" if resource is None else resource.metadata.uid
+
+
+def _version(resource: Resource | None) -> tuple[str, bytes]:
+    if resource is None:
+        return "", b""
+    return resource.metadata.resourceVersion, resource.SerializeToString(deterministic=True)
 
 
 def delete(

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from api.audit import GENESIS, Record, link
 from api.errors import Expired, FailedPrecondition, InvalidArgument
 from api.kinds import Resource
 from api.store.base import ChangeType, Criterion, Group, Key, LabelRequirement, Operator, Page, Query, Scalar
@@ -44,6 +45,10 @@ CREATE TABLE IF NOT EXISTS change (
   type TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS lease (
   name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch INTEGER NOT NULL, expires REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS request (
+  scope TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL, time REAL NOT NULL,
+  PRIMARY KEY (scope, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, body BLOB NOT NULL, head BLOB NOT NULL);
 """
 
 COMPARISONS = {
@@ -156,6 +161,41 @@ def drop_lease(db: sqlite3.Connection, name: str, holder: str, epoch: int) -> No
     db.execute(
         "UPDATE lease SET expires = 0, holder = '' WHERE name = ? AND holder = ? AND epoch = ?", (name, holder, epoch)
     )
+
+
+def holds(db: sqlite3.Connection, name: str, epoch: int) -> bool:
+    """Whether nobody took the lease since `epoch`."""
+    row = db.execute("SELECT epoch FROM lease WHERE name = ?", (name,)).fetchone()
+    return row is not None and row[0] == epoch
+
+
+def request(db: sqlite3.Connection, scope: str, id_: str) -> tuple[bytes, bytes] | None:
+    """Return the digest and the answer of a request that was carried out."""
+    row = db.execute("SELECT digest, answer FROM request WHERE scope = ? AND id = ?", (scope, id_)).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def remember(db: sqlite3.Connection, scope: str, id_: str, digest: bytes, answer: bytes, now: float) -> None:
+    """Keep the answer of a request."""
+    db.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", (scope, id_, digest, answer, now))
+
+
+def forget_requests(db: sqlite3.Connection, before: float) -> None:
+    """Drop the answers that were given before a time, in seconds since 1970."""
+    db.execute("DELETE FROM request WHERE time < ?", (before,))
+
+
+def append_audit(db: sqlite3.Connection, body: bytes) -> None:
+    """Chain one more record to the audit log."""
+    row = db.execute("SELECT number, head FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+    number, head = row or (0, GENESIS)
+    db.execute("INSERT INTO audit VALUES (?, ?, ?)", (number + 1, body, link(head, body)))
+
+
+def audit(db: sqlite3.Connection, after: int, limit: int) -> list[Record]:
+    """Return audit records, oldest first."""
+    rows = db.execute("SELECT number, body, head FROM audit WHERE number > ? ORDER BY number LIMIT ?", (after, limit))
+    return [Record(*row) for row in rows]
 
 
 def select(db: sqlite3.Connection, kind: str, query: Query, parse: Callable[[str, bytes], Resource]) -> Page:

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from api.audit import Entry, Record, canonical
 from api.errors import ApiError, DataLoss, Expired, FailedPrecondition, ResourceExhausted, Unavailable
 from api.kinds import Resource
 from api.store import records, sql
-from api.store.base import Change, ChangeType, Key, Lease, Page, Preconditions, Query, Write, already_exists
+from api.store.base import (
+    NO_TRAIL,
+    Change,
+    ChangeType,
+    Key,
+    Lease,
+    Page,
+    Preconditions,
+    Query,
+    Request,
+    Trail,
+    Write,
+    already_exists,
+)
 from api.store.records import NextRevision
 from api.store.values import key_of
 
@@ -29,6 +44,7 @@ T = TypeVar("T")
 BALLAST_BYTES = 16 * 1024 * 1024
 WATCH_BATCH = 500
 COMPACT_EVERY = 1000
+REQUESTS_KEPT_S = 48 * 3600.0
 
 
 class SqliteStore:
@@ -81,6 +97,7 @@ class SqliteStore:
             (after,) = db.execute("SELECT revision FROM counter").fetchone()
             if before // COMPACT_EVERY < after // COMPACT_EVERY:
                 sql.compact(db, after - self._window)
+                sql.forget_requests(db, time.time() - REQUESTS_KEPT_S)
             db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -114,45 +131,77 @@ class SqliteStore:
         """Return the objects of `kind` that match."""
         return await self._run(lambda db: sql.select(db, kind, query, records.parse))
 
-    async def create(self, write: Write) -> Resource:
+    async def create(self, write: Write, trail: Trail = NO_TRAIL) -> Resource:
         """Store a new object."""
         key = key_of(write.resource)
 
         def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            if (answered := records.replayed(db, trail, key.kind)) is not None:
+                return answered
             if (taken := records.find(db, key)) is not None:
                 raise already_exists(key, taken.metadata.uid)
             records.require(db, write.must_exist)
-            return records.put(db, write.resource, following(), ChangeType.ADDED)
+            created = records.put(db, write.resource, following(), ChangeType.ADDED)
+            records.leave(db, trail, None, created)
+            return created
 
         return await self._commit(work)
 
-    async def update(self, write: Write) -> Resource:
+    async def update(self, write: Write, trail: Trail = NO_TRAIL) -> Resource:
         """Replace an object if it is still the version that was read."""
         key = key_of(write.resource)
 
         def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            if (answered := records.replayed(db, trail, key.kind)) is not None:
+                return answered
             stored = records.find(db, key)
             if stored is None:
                 raise records.not_found(key)
             records.check(key, stored, Preconditions(resource_version=write.expect))
             records.require(db, write.must_exist)
-            return records.put(db, write.resource, following(), ChangeType.MODIFIED)
+            updated = records.put(db, write.resource, following(), ChangeType.MODIFIED)
+            records.leave(db, trail, stored, updated)
+            return updated
 
         return await self._commit(work)
 
     async def delete(
-        self, key: Key, preconditions: Preconditions, *, orphan: bool = False, finalized: bool = False
+        self,
+        key: Key,
+        preconditions: Preconditions,
+        *,
+        orphan: bool = False,
+        finalized: bool = False,
+        trail: Trail = NO_TRAIL,
     ) -> Resource:
         """Remove an object and what it alone owns, or mark it deleted while it has finalizers."""
 
         def work(db: sqlite3.Connection, following: NextRevision) -> Resource:
+            if (answered := records.replayed(db, trail, key.kind)) is not None:
+                return answered
             stored = records.find(db, key)
             if stored is None:
                 raise records.not_found(key)
             records.check(key, stored, preconditions)
-            return records.delete(db, stored, following, orphan=orphan, finalized=finalized)
+            before = copy.deepcopy(stored)
+            gone = records.delete(db, stored, following, orphan=orphan, finalized=finalized)
+            marked = bool(before.metadata.finalizers) and not finalized
+            records.leave(db, trail, before, gone if marked else None)
+            return gone
 
         return await self._commit(work)
+
+    async def remembered(self, request: Request, kind: str) -> Resource | None:
+        """Return what a repeated request answered with."""
+        return await self._run(lambda db: records.remembered(db, request, kind))
+
+    async def record(self, entry: Entry) -> None:
+        """Append to the audit log what changed nothing."""
+        await self._commit(lambda db, _: sql.append_audit(db, canonical(entry)))
+
+    async def audit(self, after: int, limit: int) -> Sequence[Record]:
+        """Return audit records, oldest first."""
+        return await self._run(lambda db: sql.audit(db, after, limit))
 
     async def revision(self) -> int:
         """Return the newest committed revision."""

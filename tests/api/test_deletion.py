@@ -262,9 +262,9 @@ async def test_nothing_is_created_under_an_owner_that_just_went(
     owner = await resources.create(kinds()["ModelFamily"].new("shop", "owner"))
     create = store.create
 
-    async def late(write: Any) -> Any:
+    async def late(write: Any, trail: Any) -> Any:
         await store.delete(Key("ModelFamily", "shop", "owner"), Preconditions())
-        return await create(write)
+        return await create(write, trail)
 
     monkeypatch.setattr(store, "create", late)
     with pytest.raises(Exception, match="is gone") as refused:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+LONGEST_ID = 128
+MOST_WARNINGS = 10
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,11 @@ SYSTEM = Principal("system:platform", kind="system")
 
 @dataclass(frozen=True)
 class Call:
-    """One call.  `request_id`: a UUID; `repeatable`: the client chose it, so that a repeat has one effect.
+    """One call.  `request_id`: printable, short; `repeatable`: a UUID of the client, so that a repeat has one effect.
 
-    source: grpc, http or controller; force: a write over whatever is stored, without naming its version.
+    source: grpc, http or controller; force: a write over whatever is stored, without naming its version; misnamed: the
+    client gave an id that is no UUID; timeout_s: how long the caller waits, None if it did not say; warnings: what the
+    caller is told beside the answer.
     """
 
     principal: Principal = SYSTEM
@@ -33,10 +40,35 @@ class Call:
     repeatable: bool = False
     source: str = "controller"
     force: bool = False
+    misnamed: bool = False
+    timeout_s: float | None = None
+    warnings: list[str] = field(default_factory=list, compare=False)
+
+    def warn(self, text: str) -> None:
+        """Tell the caller something beside the answer, at most ten things."""
+        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(text)
+
+
+def named(given: str | None, **rest: Any) -> Call:
+    """Return a call by the request id that its client sent, if any.
+
+    A UUID makes it repeatable.  Another text names a read, if it can be printed; a mutating call is refused for it.
+    """
+    if not given:
+        return Call(**rest)
+    if UUID.match(given):
+        return Call(request_id=given.lower(), repeatable=True, **rest)
+    if len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
+        return Call(request_id=given, misnamed=True, **rest)
+    return Call(misnamed=True, **rest)
 
 
 class Access(Protocol):
-    """What a principal may do.  A verb is an RPC's: Create, Get, Update, Delete, DeleteCollection, List, Watch."""
+    """What a principal may do.  A verb is an RPC's: Create, Get, Update, Delete, DeleteCollection, List, Watch.
+
+    Two more: Unmask shows `sensitive` fields, Finalize takes away another's finalizer.
+    """
 
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Return if it may.  Raises NotFound for what is not its to know, PermissionDenied for what it may not do."""

@@ -1,7 +1,7 @@
 """Generate `api/gen` from the wire contract in `proto/`.  Run by `make proto`; never imported.
 
 Generated modules import each other through `api.gen`, because the top-level names that protoc
-would use (`michelangelo`, `k8s`) belong to Michelangelo's own client.
+would use belong to others: `michelangelo` and `k8s` to Michelangelo's own client, `etcd` to clients of etcd.
 """
 
 import re
@@ -14,8 +14,8 @@ from pathlib import Path
 from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parent
-IMPORT = re.compile(r"^(from|import) (michelangelo|k8s)\b", re.MULTILINE)
-QUALIFIED = re.compile(r"(?<![\w.\"'/])(michelangelo|k8s)\.(?=[\w.]+_pb2\b)")
+IMPORT = re.compile(r"^(from|import) (etcd|michelangelo|k8s)\b", re.MULTILINE)
+QUALIFIED = re.compile(r"(?<![\w.\"'/])(etcd|michelangelo|k8s)\.(?=[\w.]+_pb2\b)")
 
 
 def generate(target: Path) -> None:

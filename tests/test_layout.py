@@ -51,7 +51,7 @@ def test_plugin_files_have_unique_stems() -> None:
 def test_proto_is_no_package_and_its_paths_are_branded() -> None:
     assert not tracked("proto/*__init__.py")
     branches = {path.relative_to(ROOT / "proto").parts[0] for path in tracked("proto/*.proto")}
-    assert branches <= {"michelangelo", "k8s.io"}
+    assert branches <= {"etcd", "michelangelo", "k8s.io"}
 
 
 def test_pytest_imports_tests_without_packages() -> None:

@@ -20,7 +20,8 @@ from google.protobuf.message import Message
 from api.gen.k8s.io.apimachinery.pkg.apis.meta.v1 import generated_pb2 as meta
 from api.gen.michelangelo.api import options_pb2 as options
 
-GROUP_VERSION = "michelangelo.api/v2"
+# Where kinds are declared: the wire contract first, then what it lacks.
+PACKAGES = ("michelangelo.api.v2", "michelangelo.platform.v1")
 IDENTIFIER = options.ResourceIdentifier.DESCRIPTOR.full_name
 
 
@@ -57,9 +58,13 @@ class Index:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a resource is.  `plural` as in `pipeline_runs`; `service` as in `michelangelo.api.v2.PipelineRunService`."""
+    """What a resource is.  `plural` as in `pipeline_runs`; `service` as in `michelangelo.api.v2.PipelineRunService`.
+
+    group_version: as in `michelangelo.api/v2`, the `apiVersion` of its objects.
+    """
 
     name: str
+    group_version: str
     singular: str
     plural: str
     message: type[Any]
@@ -95,7 +100,12 @@ class Kind:
 def stamp(resource: Resource) -> None:
     """Fill in `type_meta` from the message's own type."""
     resource.type_meta.kind = resource.DESCRIPTOR.name
-    resource.type_meta.apiVersion = GROUP_VERSION
+    resource.type_meta.apiVersion = group_version(resource.DESCRIPTOR)
+
+
+def group_version(descriptor: Descriptor | ServiceDescriptor) -> str:
+    """Return the group and version of a package: `michelangelo.api.v2` -> `michelangelo.api/v2`."""
+    return "/".join(descriptor.file.package.rsplit(".", 1))
 
 
 def snake(name: str) -> str:
@@ -133,9 +143,10 @@ def value_at(message: Message, path: str) -> Any:
 
 
 def _modules() -> Iterator[Any]:
-    folder = Path(__file__).resolve().parent / "gen" / "michelangelo" / "api" / "v2"
-    for path in sorted(folder.glob("*_svc_pb2.py")):
-        yield importlib.import_module(f"api.gen.michelangelo.api.v2.{path.stem}")
+    generated = Path(__file__).resolve().parent / "gen"
+    for package in PACKAGES:
+        for path in sorted(generated.joinpath(*package.split(".")).glob("*_svc_pb2.py")):
+            yield importlib.import_module(f"api.gen.{package}.{path.stem}")
 
 
 def _kind(service: ServiceDescriptor) -> Kind:
@@ -151,6 +162,7 @@ def _kind(service: ServiceDescriptor) -> Kind:
     singular = declared.singular or snake(name)
     return Kind(
         name=name,
+        group_version=group_version(service),
         singular=singular,
         plural=declared.name or pluralize(singular),
         message=resource._concrete_class,
@@ -170,8 +182,10 @@ def kinds() -> Mapping[str, Kind]:
     found = {}
     for module in _modules():
         for service in module.DESCRIPTOR.services_by_name.values():
-            kind = _kind(service)
-            found[kind.name] = kind
+            # A service without this method serves no kind of its own.
+            if f"Create{service.name.removesuffix('Service')}" in service.methods_by_name:
+                kind = _kind(service)
+                found[kind.name] = kind
     return MappingProxyType(dict(sorted(found.items())))
 
 

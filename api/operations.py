@@ -155,7 +155,7 @@ class Operations:
         page = await resources.list(kind.name, query)
         listing = kind.list_message()
         listing.type_meta.kind = kind.list_message.DESCRIPTOR.name
-        listing.type_meta.apiVersion = "michelangelo.api/v2"
+        listing.type_meta.apiVersion = kind.group_version
         listing.metadata.resourceVersion = str(page.revision)
         setattr(listing.metadata, "continue", page.next)
         if page.remaining is not None and query.limit < LARGEST_PAGE:

@@ -18,11 +18,11 @@ from api.cli.exits import Failure
 from api.cli.messages import Filler, duplicates
 from api.cli.yaml_text import Fault, YamlError, entries, line_of
 from api.cli.yaml_text import documents as read_yaml
-from api.kinds import GROUP_VERSION, kinds, stamp
+from api.kinds import kinds, stamp
 
 STDIN = "-"
 SUFFIXES = {".yaml", ".yml"}
-FIRST = ("Project", "ModelFamily", "Cluster", "InferenceServer", "Model", "Pipeline", "Deployment")
+FIRST = ("Project", "RoleBinding", "ModelFamily", "Cluster", "InferenceServer", "Model", "Pipeline", "Deployment")
 LAST = ("TriggerRun", "PipelineRun")
 
 
@@ -138,9 +138,12 @@ def _document(source: str, node: yaml.Node, namespace: str) -> Document:
 
 
 def _header(top: dict[str, tuple[yaml.Node, yaml.Node]], line: int) -> Iterator[Fault]:
-    for key, right in (("apiVersion", {GROUP_VERSION}), ("kind", kinds().keys())):
+    named = top["kind"][1].value if "kind" in top else ""
+    kind = kinds().get(named) if isinstance(named, str) else None
+    versions = [kind.group_version] if kind is not None else sorted({kind.group_version for kind in kinds().values()})
+    for key, right in (("apiVersion", versions), ("kind", list(kinds()))):
         if key not in top:
-            yield Fault(line, f"is missing, for example {next(iter(right))}", key)
+            yield Fault(line, f"is missing, for example {right[0]}", key)
             continue
         value = top[key][1]
         if not isinstance(value, yaml.ScalarNode) or value.value not in right:

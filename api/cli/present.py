@@ -26,7 +26,7 @@ def plain(resource: Any) -> dict[str, Any]:
     found = json.loads(json_format.MessageToJson(resource, indent=None))
     found.pop("typeMeta", None)
     kind = kind_of(resource)
-    return {"apiVersion": "michelangelo.api/v2", "kind": kind.name, **found}
+    return {"apiVersion": kind.group_version, "kind": kind.name, **found}
 
 
 def show(kind: Kind, items: Sequence[Any], form: str, *, single: bool, all_namespaces: bool) -> None:
@@ -35,7 +35,7 @@ def show(kind: Kind, items: Sequence[Any], form: str, *, single: bool, all_names
         for item in items:
             print(f"{kind.singular}/{item.metadata.name}")
     elif form in ("json", "yaml"):
-        value = plain(items[0]) if single else {"apiVersion": "michelangelo.api/v2", "items": [plain(i) for i in items]}
+        value = plain(items[0]) if single else {"apiVersion": kind.group_version, "items": [plain(i) for i in items]}
         print(output.as_json(value) if form == "json" else output.as_yaml(value))
     elif form == "table":
         _table(kind, items, all_namespaces=all_namespaces)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+TLS_FILES = ("cert", "key", "client_ca", "ca", "client_cert", "client_key")
 
 
 class ConfigurationError(ValueError):
@@ -17,8 +20,49 @@ class ConfigurationError(ValueError):
 
 
 @dataclass(frozen=True)
+class AuthConfig:
+    """Who is let in.  Off lets everybody in; empty texts and None switch a part off; see `docs/access.md`.
+
+    jwks: URL or path of the identity provider's keys; project_creators: groups that may create projects, empty for all.
+    """
+
+    on: bool = True
+    tokens_file: Path | None = None
+    issuer: str = ""
+    audience: str = ""
+    jwks: str = ""
+    user_claim: str = "sub"
+    groups_claim: str = "groups"
+    project_creators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """PEM files.  cert, key: the server's; client_ca: who signs the certificates that clients must show, if any.
+
+    ca: what clients trust; client_cert, client_key: what they show.
+    """
+
+    cert: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    ca: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether the API server speaks TLS: it has a certificate, or its clients know whom to trust."""
+        return self.cert is not None or self.ca is not None
+
+
+@dataclass(frozen=True)
 class Config:
-    """Where the parts stand.  Ports are on 127.0.0.1; paths are absolute; see `docs/configuration.md`."""
+    """Where the parts stand.  Ports are on 127.0.0.1; paths are absolute; see `docs/configuration.md`.
+
+    api_host: where the API server listens, and the host at which clients find it; lease_ttl_s: a leader that froze is
+    replaced after so long.
+    """
 
     home: Path
     projects_root: Path
@@ -27,16 +71,41 @@ class Config:
     airflow_port: int = 8080
     serving_port: int = 15568
     token: str = ""
+    lease_ttl_s: float = 15.0
+    api_host: str = LOOPBACK
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+
+    @property
+    def api_reached_at(self) -> str:
+        """Host at which clients find the API server: one that listens everywhere is on this machine too."""
+        return LOOPBACK if self.api_host in ("0.0.0.0", "::") else self.api_host  # noqa: S104
 
     @property
     def api_address(self) -> str:
         """gRPC address of the API server."""
-        return f"127.0.0.1:{self.api_port}"
+        return f"{bracketed(self.api_reached_at)}:{self.api_port}"
 
     @property
     def api_http_url(self) -> str:
         """Base URL of the API server's HTTP port: health, metrics, reports from Airflow and serving."""
-        return f"http://127.0.0.1:{self.api_http_port}"
+        scheme = "https" if self.tls.on else "http"
+        return f"{scheme}://{bracketed(self.api_reached_at)}:{self.api_http_port}"
+
+    @property
+    def token_path(self) -> Path:
+        """The platform's own token, which is that of the user who runs it."""
+        return self.run_path / "token"
+
+    @property
+    def tokens_path(self) -> Path:
+        """Hashes of the tokens of other users."""
+        return self.auth.tokens_file or self.run_path / "tokens.json"
+
+    @property
+    def own_token(self) -> str:
+        """The token of this configuration, read now if it was made after the configuration was."""
+        return self.token or token_in(self.token_path)
 
     @property
     def airflow_url(self) -> str:
@@ -113,7 +182,40 @@ class Config:
             "MA_AIRFLOW_PORT": str(self.airflow_port),
             "MA_SERVING_PORT": str(self.serving_port),
             "MA_TOKEN": self.token,
+            "MA_LEASE_TTL_S": str(self.lease_ttl_s),
+            "MA_API_HOST": self.api_host,
+            **self._auth_environ(),
+            **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
+
+    def _auth_environ(self) -> dict[str, str]:
+        auth = self.auth
+        return {
+            "MA_AUTH": "on" if auth.on else "off",
+            "MA_TOKENS_FILE": str(auth.tokens_file or ""),
+            "MA_AUTH_ISSUER": auth.issuer,
+            "MA_AUTH_AUDIENCE": auth.audience,
+            "MA_AUTH_JWKS": auth.jwks,
+            "MA_AUTH_USER_CLAIM": auth.user_claim,
+            "MA_AUTH_GROUPS_CLAIM": auth.groups_claim,
+            "MA_AUTH_PROJECT_CREATORS": ",".join(auth.project_creators),
+        }
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def token_in(path: Path) -> str:
+    """Return the token of a file, empty if there is none.  Raises ConfigurationError if it cannot be read."""
+    try:
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError):
+        told = f"the token in {path} cannot be read: remove the file, the next start makes another"
+        raise ConfigurationError([told]) from None
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -129,14 +231,22 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         faults.append(f"{name} must be a port from 1 to 65535, not {text[:64]!r}")
         return default
 
+    def seconds(name: str, default: float, least: float, most: float) -> float:
+        try:
+            value = float(environ.get(name) or default)
+        except ValueError:
+            value = float("nan")
+        if least <= value <= most:
+            return value
+        faults.append(f"{name} must be from {least:g} to {most:g} seconds, not {environ[name][:64]!r}")
+        return default
+
     home = Path(environ.get("MA_HOME") or ".ma").absolute()
     token = environ.get("MA_TOKEN", "")
-    token_file = home / "run" / "token"
-    if not token and token_file.is_file():
-        try:
-            token = token_file.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            faults.append(f"the token in {token_file} cannot be read: remove the file, the next start makes another")
+    try:
+        token = token or token_in(home / "run" / "token")
+    except ConfigurationError as error:
+        faults += error.faults
     config = Config(
         home=home,
         projects_root=Path(environ.get("MA_PROJECTS_ROOT") or ".").absolute(),
@@ -145,7 +255,39 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         airflow_port=port("MA_AIRFLOW_PORT", 8080),
         serving_port=port("MA_SERVING_PORT", 15568),
         token=token,
+        lease_ttl_s=seconds("MA_LEASE_TTL_S", 15.0, 1.5, 300.0),
+        api_host=environ.get("MA_API_HOST") or LOOPBACK,
+        auth=_auth(environ, faults),
+        tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:
         raise ConfigurationError(faults)
     return config
+
+
+def _auth(environ: Mapping[str, str], faults: list[str]) -> AuthConfig:
+    switch = environ.get("MA_AUTH") or "on"
+    if switch not in ("on", "off"):
+        faults.append(f"MA_AUTH is on or off, not {switch[:64]!r}")
+    found = AuthConfig(
+        on=switch != "off",
+        tokens_file=_path(environ, "MA_TOKENS_FILE"),
+        issuer=environ.get("MA_AUTH_ISSUER", ""),
+        audience=environ.get("MA_AUTH_AUDIENCE", ""),
+        jwks=environ.get("MA_AUTH_JWKS", ""),
+        user_claim=environ.get("MA_AUTH_USER_CLAIM") or "sub",
+        groups_claim=environ.get("MA_AUTH_GROUPS_CLAIM") or "groups",
+        project_creators=tuple(
+            group for part in environ.get("MA_AUTH_PROJECT_CREATORS", "").split(",") if (group := part.strip())
+        ),
+    )
+    given = {"MA_AUTH_ISSUER": found.issuer, "MA_AUTH_AUDIENCE": found.audience, "MA_AUTH_JWKS": found.jwks}
+    if any(given.values()):
+        faults += [
+            f"{name} is missing: the three of {', '.join(given)} go together" for name in given if not given[name]
+        ]
+    return found
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]).absolute() if environ.get(name) else None

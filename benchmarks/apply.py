@@ -15,9 +15,9 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 
-from api.cli import enums
 from api.client import Client
 from api.config import Config
+from api.messages import enums
 from benchmarks.measuring.figures import Figure, Goal
 from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.cli import enums
 from api.client import Client
 from api.config import Config
+from api.messages import enums
 from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from api.cli import documents, enums, output, predict, runs
+from api.cli import documents, output, predict, runs
 from api.cli.airflow_env import ROOT
 from api.cli.context import say, warn
 from api.cli.exits import OK, Failure
@@ -24,6 +24,7 @@ from api.cli.report import tables
 from api.client import Client
 from api.config import Config
 from api.errors import ApiError
+from api.messages import enums
 
 EXAMPLE = Path("examples") / "flights"
 RUN_PREFIX = "demo"

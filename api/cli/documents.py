@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from api.cli.exits import Failure
-from api.cli.messages import Filler, duplicates
-from api.cli.yaml_text import Fault, YamlError, entries, line_of
-from api.cli.yaml_text import documents as read_yaml
 from api.kinds import kinds, stamp
+from api.messages.fill import Fault, Filler
+from api.messages.yaml_text import YamlError, entries, line_of
+from api.messages.yaml_text import documents as read_yaml
+from api.messages.yaml_tree import YamlTree, duplicates
 
 STDIN = "-"
 SUFFIXES = {".yaml", ".yml"}
@@ -120,7 +121,7 @@ def _document(source: str, node: yaml.Node, namespace: str) -> Document:
     if faults:
         return _broken(source, line, faults)
     resource = kinds()[str(top["kind"][1].value)].new()
-    filler = Filler()
+    filler = Filler(YamlTree())
     kept = [pair for pair in node.value if pair[0].value not in ("apiVersion", "kind", "status", "typeMeta")]
     filler.fill(resource, yaml.MappingNode(node.tag, kept, node.start_mark, node.end_mark), "")
     faults = [*filler.faults, *_name(resource, top, line)]

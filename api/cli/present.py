@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from google.protobuf import json_format
-
-from api.cli import enums, output
+from api import columns
+from api.cli import output
 from api.cli.exits import USAGE, Failure
-from api.cli.known import TYPES  # noqa: F401 - what an Any holds must be known
 from api.kinds import Kind, kind_of
+from api.messages import plain as messages
 
 FORMATS = ("table", "json", "yaml", "name")
-SPEC_COLUMNS = ("pipeline", "desired_revision", "inference_server", "type", "tier", "algorithm", "kind")
-STATUS_COLUMNS = ("state", "stage", "current_revision", "latest_revision")
 LONGEST_VALUE = 200
 
 
 def plain(resource: Any) -> dict[str, Any]:
     """Return a resource as the YAML that `ma apply` reads: apiVersion, kind, metadata, spec, status."""
-    # Through text: an Any comes out as an OrderedDict, which YAML has no name for.
-    found = json.loads(json_format.MessageToJson(resource, indent=None))
+    found = messages.plain(resource)
     found.pop("typeMeta", None)
     kind = kind_of(resource)
     return {"apiVersion": kind.group_version, "kind": kind.name, **found}
@@ -47,46 +41,24 @@ def _table(kind: Kind, items: Sequence[Any], *, all_namespaces: bool) -> None:
     if not items:
         print(f"no {kind.plural} found")
         return
-    columns = list(_columns(kind))
-    header = [*(["NAMESPACE"] if all_namespaces else []), "NAME", *(name.upper() for _, name in columns), "AGE"]
+    shown = [column for column in columns.columns(kind.name) if not column.wide]
+    header = [*(["NAMESPACE"] if all_namespaces else []), "NAME", *(column.name.upper() for column in shown), "AGE"]
     rows = [
         [
             *([item.metadata.namespace] if all_namespaces else []),
             item.metadata.name,
-            *(value_text(getattr(item, part), name) for part, name in columns),
+            *(columns.cell(item, column.path) for column in shown),
             age(item),
         ]
         for item in items
     ]
-    output.table([name.replace("_", " ") for name in header], rows)
-
-
-def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
-    """Yield the part and field of every column that says something of this kind at a glance."""
-    fields = kind.message.DESCRIPTOR.fields_by_name
-    for part, wanted in (("spec", SPEC_COLUMNS), ("status", STATUS_COLUMNS)):
-        for name in wanted:
-            if name in fields[part].message_type.fields_by_name:
-                yield part, name
-
-
-def value_text(part: Any, name: str) -> str:
-    """Return a field as a cell: an enum without its prefix, an identifier by its name, nothing as `-`."""
-    field = part.DESCRIPTOR.fields_by_name[name]
-    value = getattr(part, name)
-    if field.is_repeated:
-        return str(len(value)) if value else "-"
-    if field.enum_type is not None:
-        return enums.text(field.enum_type, value)
-    if field.message_type is not None:
-        return str(getattr(value, "name", "")) or "-"
-    return str(value) or "-"
+    output.table(header, rows)
 
 
 def age(item: Any) -> str:
     """Return how long ago an object was created."""
-    created = item.metadata.creationTimestamp
-    return output.duration(time.time() - created.seconds) if created.seconds else "-"
+    seconds = columns.age_s(item)
+    return "-" if seconds is None else output.duration(seconds)
 
 
 def describe(resource: Any) -> Iterator[str]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from api.cli import enums, output, yaml_text
+from api.cli import output
 from api.cli.context import client, configuration, say
 from api.cli.exits import KILLED, OK, REFUSED, TIMED_OUT, USAGE, Failure
 from api.client import Client
 from api.errors import AlreadyExists, Conflict
+from api.messages import enums, yaml_text
 
 LOOK_S = 0.25
 ENDED = {"SUCCEEDED", "FAILED", "KILLED", "SKIPPED"}

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from api.cli import airflow_env, enums, keys, output, predict
+from api.cli import airflow_env, keys, output, predict
 from api.cli.report import tables
 from api.config import Config
 from api.gen.michelangelo.api.v2 import evaluation_report_pb2, pipeline_run_pb2
+from api.messages import enums
 
 ROWS = [["a", "x" * 200, "1"], ["bb", "y", "22"]]
 

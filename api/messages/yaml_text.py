@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from api.messages.fill import Fault
+
 LARGEST_BYTES = 4 * 1024 * 1024
 DEEPEST = 64
+# Python reads at most 4,300 digits; no field holds more than 20.
+LONGEST_INTEGER = 400
 NULL = re.compile(r"~|null|Null|NULL|")
 TRUE = re.compile(r"true|True|TRUE")
 FALSE = re.compile(r"false|False|FALSE")
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong in a text.  `line`: from 1; `path`: dotted fields, empty for the text itself."""
-
-    line: int
-    message: str
-    path: str = ""
 
 
 class YamlError(Exception):
@@ -89,7 +83,7 @@ def scalar(node: Any) -> str | int | float | bool | None:
         return None
     if TRUE.fullmatch(text) or FALSE.fullmatch(text):
         return text.lower() == "true"
-    if INTEGER.fullmatch(text):
+    if len(text) <= LONGEST_INTEGER and INTEGER.fullmatch(text):
         return int(text)
     if FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

@@ -36,6 +36,11 @@ def number(enum: Any, given: str) -> int:
     raise ValueError(f"unknown value {given[:64]!r}: {hint}")
 
 
+def prefix(enum: Any) -> str:
+    """Return what the names of all values begin with."""
+    return _prefix(_names(enum))
+
+
 def _names(enum: Any) -> Sequence[str]:
     return [value.name for value in enum.values]
 

@@ -24,6 +24,7 @@ class Workbench:
     pipelines: int = 1000
     projects: int = 20
     window_s: float = 60.0
+    objects: int = 1_000_000
     from_clone: bool = False
     _made: Path | None = field(default=None, repr=False)
 

@@ -14,17 +14,28 @@ BUFFER = 65536
 PATIENCE_S = 30.0
 END = b"\r\n\r\n"
 LENGTH = b"content-length:"
-FINE = b"HTTP/1.1 200"
+Headers = Sequence[tuple[str, str]]
+FINE = b"HTTP/1.1 20"
 
 
 class BadAnswer(Exception):
     """A server refused or broke off: its time does not count."""
 
 
-def post(path: str, body: bytes) -> bytes:
+def post(path: str, body: bytes, headers: Headers = ()) -> bytes:
     """Return the bytes of a request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + END + body
+    own = (("Content-Type", "application/json"), ("Content-Length", str(len(body))))
+    return _head("POST", path, (*own, *headers)) + body
+
+
+def get(path: str, headers: Headers = ()) -> bytes:
+    """Return the bytes of a request."""
+    return _head("GET", path, headers)
+
+
+def _head(method: str, path: str, headers: Headers) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join(lines).encode() + END
 
 
 class KeptAlive:

@@ -46,7 +46,7 @@ def ours(home: Path, model: Registered) -> Iterator[Answering]:
     log = home / "serving.log"
     argv = [sys.executable, "-m", "serving.server"]
     with started(argv, environ=environ, log=log, core=SERVER_CORE) as server:
-        wait_until(lambda: _asked(serving, "GET", "/v2/health/ready")[0] == 200, process=server, log=log)
+        wait_until(lambda: asked(serving, "GET", "/v2/health/ready")[0] == 200, process=server, log=log)
         _deploy(serving, model, server, log)
         yield Answering(serving, server.pid)
 
@@ -54,8 +54,8 @@ def ours(home: Path, model: Registered) -> Iterator[Answering]:
 def _deploy(port: int, model: Registered, server: subprocess.Popen[bytes], log: Path) -> None:
     path = f"/admin/deployments/{MODEL}"
     wanted = {"revision": model.uri.rpartition("/")[2], "artifact_uri": model.artifact_uri, "generation": 1}
-    _asked(port, "PUT", path, wanted)
-    wait_until(lambda: _asked(port, "GET", path)[1].get("state") == "READY", process=server, log=log)
+    asked(port, "PUT", path, wanted)
+    wait_until(lambda: asked(port, "GET", path)[1].get("state") == "READY", process=server, log=log)
 
 
 @contextlib.contextmanager
@@ -72,11 +72,11 @@ def mlflow(folder: Path, model: Registered) -> Iterator[Answering]:
     argv = [str(command), "models", "serve", "-m", model.uri, "--env-manager", "local", "-p", str(port)]
     log = folder / "mlflow.log"
     with started([*argv, "-h", "127.0.0.1"], environ=environ, log=log, core=SERVER_CORE) as server:
-        wait_until(lambda: _asked(port, "GET", "/ping")[0] == 200, process=server, log=log)
+        wait_until(lambda: asked(port, "GET", "/ping")[0] == 200, process=server, log=log)
         yield Answering(port, server.pid)
 
 
-def _asked(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def asked(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """Return status and document; 0 if nothing answers yet."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:

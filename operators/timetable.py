@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
+from collections.abc import Iterator
 from typing import Any
 
 import pendulum
 from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
 from cronsim import CronSim, CronSimError
+
+DAY_S = 86_400
 
 
 class TriggerTimetable(Timetable):
@@ -79,14 +82,36 @@ class TriggerTimetable(Timetable):
         if self._interval_s is not None:
             step = int(self._interval_s)
             return pendulum.from_timestamp((int(moment.timestamp()) // step + 1) * step)
+        zone, second = zoneinfo.ZoneInfo(self._timezone), int(moment.timestamp())
+        found = self._fires(second, zone)
+        if found is None:
+            return None
+        for change in _offset_changes(zone, second, found):
+            # cronsim goes on by whole hours, and past what is due right behind a change of half an hour (Lord Howe).
+            found = min(found, self._fires(change - 1, zone) or found)
+        return pendulum.from_timestamp(found)
+
+    def _fires(self, second: int, zone: zoneinfo.ZoneInfo) -> int | None:
         # A plain datetime in the zone, not at its present offset: the offset changes on the way.
-        zone = zoneinfo.ZoneInfo(self._timezone)
-        local = datetime.datetime.fromtimestamp(int(moment.timestamp()), zone)
+        local = datetime.datetime.fromtimestamp(second, zone)
         try:
             # cronsim counts by the local clock: in the hour that comes twice it may first give a time that has passed.
-            found = next(
-                instant for instant in CronSim(str(self._cron), local) if instant.timestamp() > moment.timestamp()
-            )
+            return next(int(at.timestamp()) for at in CronSim(str(self._cron), local) if at.timestamp() > second)
         except (CronSimError, StopIteration):
             return None
-        return pendulum.instance(found.astimezone(datetime.UTC), tz="UTC")
+
+
+def _offset_changes(zone: zoneinfo.ZoneInfo, after: int, until: int) -> Iterator[int]:
+    """Yield the seconds in (after, until] from which on the zone has another offset."""
+
+    def offset(second: int) -> datetime.timedelta | None:
+        return datetime.datetime.fromtimestamp(second, zone).utcoffset()
+
+    for start in range(after, until, DAY_S):
+        low, high = start, min(start + DAY_S, until)
+        known = offset(low)
+        if offset(high) != known:
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle) == known else (low, middle)
+            yield high

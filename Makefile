@@ -28,7 +28,7 @@ test: setup  ## every test; ARGS selects, for example ARGS=tests/api
 	$(BIN)/python -m pytest $(ARGS)
 
 robustness: setup  ## the long lane of the fault tests; ARGS selects
-	$(BIN)/python -m pytest -m robustness tests/robustness tests/ports $(ARGS)
+	$(BIN)/python -m pytest -m robustness $(ARGS)
 
 lint: setup  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

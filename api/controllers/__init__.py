@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 
 from starlette.routing import Route
@@ -13,13 +14,15 @@ from api.backends.local import LocalBackend
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
+from api.controllers.collector import Collector
 from api.controllers.deployment import DeploymentController, InferenceServerController
+from api.controllers.leadership import Leadership
 from api.controllers.pipeline import PipelineController
 from api.controllers.pipeline_run import PipelineRunController
 from api.controllers.platform import Platform
 from api.controllers.project import ProjectController
 from api.controllers.revision import ModelController, RevisionController
-from api.controllers.runtime import Manager
+from api.controllers.runtime import Controller, Manager, Term
 from api.controllers.trigger_run import TriggerRunController
 from api.manifests import Manifests
 from api.resources import Resources
@@ -29,31 +32,29 @@ from api.store.base import Key, Store
 class ControlPlane:
     """Resources with their admission, and the controllers that act on them.  Use as an async context manager."""
 
-    def __init__(self, store: Store, config: Config, *, lease_ttl_s: float = 15.0) -> None:
+    def __init__(self, store: Store, config: Config) -> None:
         self.resources = Resources(store, ADMITTERS)
         self._config = config
         self._airflow = Airflow(config.airflow_url)
+        self._manifests = Manifests(config)
         self._backend = LocalBackend(config.serving_url, config.token)
-        platform = Platform(
-            config, self.resources, self._airflow, Manifests(config), self._backend, lambda key: self.manager.wake(key)
-        )
-        self._runs = PipelineRunController(platform)
-        self._adopter = Adopter(platform, self._runs)
-        self.manager = Manager(
-            self.resources,
-            [
-                ProjectController(platform),
-                PipelineController(platform),
-                self._runs,
-                TriggerRunController(platform),
-                RevisionController(platform),
-                ModelController(platform),
-                DeploymentController(platform),
-                InferenceServerController(platform),
-            ],
-            lease_ttl_s=lease_ttl_s,
-        )
+        self._adopter: Adopter | None = None
+        self.manager = Manager(self.resources, self._begin, ttl_s=config.lease_ttl_s)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _begin(self, leadership: Leadership) -> Term:
+        """Return what acts in one term: nothing is known from the one before, nothing outlives it."""
+        platform = Platform(
+            self._config,
+            leadership.resources,
+            leadership.guard(self._airflow),
+            leadership.guard(self._manifests),
+            leadership.guard(self._backend),
+            self.manager.wake,
+        )
+        runs = PipelineRunController(platform)
+        self._adopter = Adopter(platform, runs)
+        return Term(controllers_of(platform, runs), (self._adopter.resync,))
 
     @property
     def running(self) -> bool:
@@ -62,7 +63,12 @@ class ControlPlane:
 
     def routes(self) -> list[Route]:
         """Return the HTTP routes of reports."""
-        return reports.routes(self._config.token, self._adopter.seen, self._serving_started)
+        return reports.routes(self._config.token, self._run_seen, self._serving_started)
+
+    async def _run_seen(self, dag_id: str, run_id: str, ended: bool) -> None:
+        """Act on a report of a run.  Whoever does not lead leaves it to the leader, which looks at its runs anyway."""
+        if self._adopter is not None and self.manager.leading:
+            await self._adopter.seen(dag_id, run_id, ended)
 
     async def _serving_started(self) -> None:
         for kind in ("InferenceServer", "Deployment"):
@@ -70,7 +76,7 @@ class ControlPlane:
                 self.manager.wake(Key(kind, item.metadata.namespace, item.metadata.name))
 
     async def __aenter__(self) -> ControlPlane:
-        self._tasks = [asyncio.create_task(self.manager.run()), asyncio.create_task(self._adopter.resync())]
+        self._tasks = [asyncio.create_task(self.manager.run())]
         return self
 
     async def __aexit__(
@@ -81,3 +87,18 @@ class ControlPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._airflow.close()
         await self._backend.close()
+
+
+def controllers_of(platform: Platform, runs: PipelineRunController) -> Sequence[Controller]:
+    """Return a controller of each kind that has one."""
+    return (
+        ProjectController(platform),
+        PipelineController(platform),
+        runs,
+        TriggerRunController(platform),
+        DeploymentController(platform),
+        InferenceServerController(platform),
+        RevisionController(platform),
+        ModelController(platform),
+        Collector(platform),
+    )

@@ -14,10 +14,9 @@ STATUSES = {
 }
 
 
-def set_condition(
-    conditions: Any, name: str, status: bool | None, reason: str, message: str = "", *, generation: int = 0
-) -> None:
-    """Set the condition `name`.  `reason` is for maintainers, `message` for users."""
+def set_condition(resource: Any, name: str, status: bool | None, reason: str, message: str = "") -> None:
+    """Set the condition `name` as of the object's generation.  `reason` is for maintainers, `message` for users."""
+    conditions = resource.status.conditions
     condition = next((item for item in conditions if item.type == name), None)
     if condition is None:
         condition = conditions.add(type=name, last_updated_timestamp=now_ms(), status=STATUSES[status])
@@ -26,7 +25,7 @@ def set_condition(
         condition.last_updated_timestamp = now_ms()
     condition.reason = reason
     condition.message = message
-    condition.observed_generation = generation
+    condition.observed_generation = resource.metadata.generation
 
 
 def now_ms() -> int:

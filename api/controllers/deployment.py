@@ -15,7 +15,8 @@ from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import deployment_pb2 as wire
 from api.gen.michelangelo.api.v2 import inference_server_pb2 as servers
 from api.gen.michelangelo.api.v2 import model_pb2, revision_pb2
-from api.store.base import Key
+from api.kinds import Resource
+from api.store.base import Change, Key
 
 FINALIZER = "michelangelo.airflow/serving"
 ROLLING_LOOK_S = 0.25
@@ -32,25 +33,31 @@ class DeploymentController:
 
     kind = "Deployment"
 
+    unsettled = None
+
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        # What each deployment needs, as it was last looked at: its revision and its server.
+        self._needs: dict[Key, tuple[Key, ...]] = {}
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    def settled(self, resource: Resource) -> bool:
+        """Never: the backend may have changed."""
+        return False
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """Revisions appear after the deployments that want them; servers come and go."""
-        if key.kind not in ("Revision", "InferenceServer"):
+        if change.key.kind not in ("Revision", "InferenceServer"):
             return ()
-        return [
-            Key("Deployment", item.metadata.namespace, item.metadata.name)
-            for item in (await self._platform.resources.list("Deployment")).items
-            if item.spec.desired_revision.name
-        ]
+        return [deployment for deployment, needs in self._needs.items() if change.key in needs]
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the backend in line with the desired revision."""
         resources = self._platform.resources
         deployment = await resources.find(key)
         if deployment is None:
+            self._needs.pop(key, None)
             return None
+        self._needs[key] = _needs(deployment)
         if deployment.metadata.HasField("deletionTimestamp"):
             await self._platform.backend.delete(served_name(key.namespace, key.name))
             await resources.set_finalizer(deployment, FINALIZER, present=False)
@@ -61,7 +68,7 @@ class DeploymentController:
         except Unavailable as error:
             deployment.status.state = wire.DEPLOYMENT_STATE_UNHEALTHY
             deployment.status.message = error.message
-            set_condition(deployment.status.conditions, "Serving", None, "DependencyUnavailable", error.message)
+            set_condition(deployment, "Serving", None, "DependencyUnavailable", error.message)
             await resources.update_status(deployment)
             raise
         await resources.update_status(deployment)
@@ -95,7 +102,7 @@ class DeploymentController:
         status.ClearField("candidate_revision")
         status.state = wire.DEPLOYMENT_STATE_EMPTY
         status.message = "no revision is desired"
-        set_condition(status.conditions, "Serving", False, "Empty", status.message)
+        set_condition(deployment, "Serving", False, "Empty", status.message)
         return None
 
     async def _model(self, key: Key, deployment: Any) -> Any | None:
@@ -128,7 +135,7 @@ class DeploymentController:
             status.ClearField("candidate_revision")
             status.state, status.message = wire.DEPLOYMENT_STATE_HEALTHY, ""
             self._stage(deployment, wire.DEPLOYMENT_STAGE_ROLLOUT_COMPLETE)
-            set_condition(status.conditions, "Serving", True, "RolloutComplete")
+            set_condition(deployment, "Serving", True, "RolloutComplete")
             return STEADY_LOOK_S
         status.candidate_revision.namespace = deployment.metadata.namespace
         status.candidate_revision.name = target.revision
@@ -155,11 +162,17 @@ class DeploymentController:
         serving = status.HasField("current_revision")
         status.state = wire.DEPLOYMENT_STATE_HEALTHY if serving else wire.DEPLOYMENT_STATE_UNHEALTHY
         status.message = message
-        set_condition(status.conditions, "Serving", serving, reason, message)
+        set_condition(deployment, "Serving", serving, reason, message)
         if status.stage != wire.DEPLOYMENT_STAGE_ROLLOUT_FAILED:
             del status.conditions_snapshot[:]
             status.conditions_snapshot.extend(status.conditions)
         self._stage(deployment, wire.DEPLOYMENT_STAGE_ROLLOUT_FAILED)
+
+
+def _needs(deployment: Any) -> tuple[Key, ...]:
+    spec, here = deployment.spec, deployment.metadata.namespace
+    wanted = {"Revision": spec.desired_revision, "InferenceServer": spec.inference_server}
+    return tuple(Key(kind, one.namespace or here, one.name) for kind, one in wanted.items() if one.name)
 
 
 def _pursues(observed: Observed, target: Target) -> bool:
@@ -175,10 +188,16 @@ class InferenceServerController:
 
     kind = "InferenceServer"
 
+    unsettled = None
+
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    def settled(self, resource: Resource) -> bool:
+        """Never: whether it answers is not written in it."""
+        return False
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """Nothing else changes a server."""
         return ()
 
@@ -195,14 +214,14 @@ class InferenceServerController:
         status.create_time = server.metadata.creationTimestamp.ToJsonString()
         if server.spec.decom_spec.decommission:
             status.state = servers.INFERENCE_SERVER_STATE_DELETED
-            set_condition(status.conditions, "Serving", False, "Decommissioned")
+            set_condition(server, "Serving", False, "Decommissioned")
         elif await self._platform.backend.healthy():
             status.state = servers.INFERENCE_SERVER_STATE_SERVING
-            set_condition(status.conditions, "Serving", True, "Answers")
+            set_condition(server, "Serving", True, "Answers")
         else:
             known = status.state in (servers.INFERENCE_SERVER_STATE_SERVING, servers.INFERENCE_SERVER_STATE_FAILED)
             status.state = servers.INFERENCE_SERVER_STATE_FAILED if known else servers.INFERENCE_SERVER_STATE_CREATING
-            set_condition(status.conditions, "Serving", False, "NoAnswer", "the inference server does not answer")
+            set_condition(server, "Serving", False, "NoAnswer", "the inference server does not answer")
         try:
             await resources.update_status(server)
         except NotFound:

@@ -9,8 +9,8 @@ from typing import Any
 from api.controllers.platform import Platform
 from api.errors import AlreadyExists, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
-from api.kinds import kinds
-from api.store.base import Key
+from api.kinds import Resource, kinds
+from api.store.base import Change, Key
 from api.validation import nearest
 from api.workflows import (
     HIDDEN_PARAM,
@@ -56,13 +56,18 @@ class PipelineController:
     """CREATED -> BUILDING -> READY | ERROR."""
 
     kind = "Pipeline"
+    unsettled = None
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._templates: set[str] = set()
         self._settled = 0.0
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    def settled(self, resource: Resource) -> bool:
+        """Never: its manifest or its DAG may be gone."""
+        return False
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """Nothing else changes a pipeline."""
         return ()
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf import json_format
-
-from api.airflow import DagRun, Task
+from api.airflow import DagRun
 from api.controllers.conditions import set_condition
 from api.controllers.pipeline import dag_id as pipeline_dag
 from api.controllers.platform import Platform
-from api.controllers.steps import ENDED, first_failed, grouped, in_order, log_url, run_url, set_time, settle, step_of
+from api.controllers.run_report import STATES, SYSTEM, TERMINAL, USER, RunReport, end, has_ended
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
-from api.store.base import Key
+from api.kinds import Resource
+from api.store.base import Change, Criterion, Group, Key, Operator
+from api.store.values import DELETING
 from api.workflows import HIDDEN_PARAM, is_built, plain, spec_hash
+
+__all__ = ["ADOPTED", "TERMINAL", "PipelineRunController", "run_id"]
 
 FINALIZER = "michelangelo.airflow/dag-run"
 ADOPTED = "michelangelo.airflow/adopted-run"
@@ -30,24 +32,7 @@ ATTEMPT = 1
 ACTIVE_RESYNC_S = 10.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
 ENDING_LOOKS_S = (0.1, 0.3, 1.0)
-STATES = {
-    "queued": wire.PIPELINE_RUN_STATE_PENDING,
-    "running": wire.PIPELINE_RUN_STATE_RUNNING,
-    "success": wire.PIPELINE_RUN_STATE_SUCCEEDED,
-    "failed": wire.PIPELINE_RUN_STATE_FAILED,
-}
 ACTIVE = ("queued", "running")
-TERMINAL = {
-    wire.PIPELINE_RUN_STATE_SUCCEEDED,
-    wire.PIPELINE_RUN_STATE_KILLED,
-    wire.PIPELINE_RUN_STATE_FAILED,
-    wire.PIPELINE_RUN_STATE_SKIPPED,
-}
-
-
-def has_ended(run: Any) -> bool:
-    """Whether a run's status is final."""
-    return run.status.state in TERMINAL and run.status.HasField("end_time")
 
 
 def run_id(run: Any) -> str:
@@ -62,15 +47,28 @@ class PipelineRunController:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._report = RunReport(platform)
+        # Of the runs that have not ended; those that have are found by what their DAG run says.
         self._keys: dict[tuple[str, str], Key] = {}
         self._changed: set[Key] = set()
         self._ending: dict[Key, int] = {}
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    @property
+    def unsettled(self) -> Group:
+        """Those that did not end, and those to be removed."""
+        ended = Criterion("state", Operator.NOT_IN, tuple(sorted(TERMINAL)))
+        return Group((ended, Criterion(DELETING, Operator.IS_NOT_NULL)), any=True)
+
+    def settled(self, resource: Resource) -> bool:
+        """Whether it ended and is not to be removed."""
+        return has_ended(resource) and not resource.metadata.HasField("deletionTimestamp")
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """A pipeline that becomes ready lets its waiting runs begin."""
-        if key.kind != "Pipeline":
+        if change.key.kind != "Pipeline":
             return ()
-        return [known for (dag, _), known in self._keys.items() if dag == pipeline_dag(key.namespace, key.name)]
+        name = pipeline_dag(change.key.namespace, change.key.name)
+        return [known for (dag, _), known in self._keys.items() if dag == name]
 
     def key_of_run(self, dag_id: str, dag_run_id: str) -> Key | None:
         """Return the PipelineRun of a DAG run, None if it is not known (yet)."""
@@ -88,15 +86,23 @@ class PipelineRunController:
         run = await self._platform.resources.find(key)
         if run is None:
             return None
-        self._keys[pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name), run_id(run)] = key
+        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name), run_id(run)
+        self._keys[name] = key
         if run.metadata.HasField("deletionTimestamp"):
             await self._cancel_and_forget(run)
+            self._keys.pop(name, None)
             return None
         changed = key in self._changed
         self._changed.discard(key)
-        if has_ended(run) and not changed:
-            return None
-        run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
+        again_s = None
+        if changed or not has_ended(run):
+            run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
+            again_s = await self._follow(key, run, changed)
+        if has_ended(run):
+            self._keys.pop(name, None)
+        return again_s
+
+    async def _follow(self, key: Key, run: Any, changed: bool) -> float | None:
         try:
             if has_ended(run) and not await self._began_again(run):
                 return None
@@ -106,29 +112,30 @@ class PipelineRunController:
                 self._changed.add(key)
             reason = NOT_READY if error.reason == NOT_READY else "DependencyUnavailable"
             if not has_ended(run):
-                set_condition(run.status.conditions, "Triggered", None, reason, error.message)
+                set_condition(run, "Triggered", None, reason, error.message)
                 await self._platform.resources.update_status(run)
             raise
 
     async def _advance(self, run: Any) -> float | None:
         name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        run.status.state = run.status.state or wire.PIPELINE_RUN_STATE_PENDING
         observed = await self._observe(name, run)
         if observed is None and run.status.workflow_run_id:
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "EngineRunLost", "the DAG run was deleted in Airflow")
+            self._fail(run, "EngineRunLost", "the DAG run was deleted in Airflow", SYSTEM)
         elif observed is None and ADOPTED in run.metadata.annotations:
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "EngineRunLost", "Airflow has no such DAG run")
+            self._fail(run, "EngineRunLost", "Airflow has no such DAG run", SYSTEM)
         elif observed is None and run.spec.kill:
-            self._end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", "killed before it began")
+            end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", "killed before it began", self._platform.now())
         elif observed is None:
             observed = await self._begin(name, run)
         elif not _is_ours(run, observed):
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", COLLISION.format(observed.run_id))
+            self._fail(run, "RunIdCollision", COLLISION.format(observed.run_id), SYSTEM)
             observed = None
         if observed is not None:
             if run.spec.kill and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
-            await self._describe(run, observed)
+            await self._report.describe(run, observed)
         await self._platform.resources.update_status(run)
         return self._again_s(run)
 
@@ -166,9 +173,9 @@ class PipelineRunController:
         run.status.error_message = ""
         run.status.ClearField("end_time")
         run.status.ClearField("exception_type")
-        set_condition(run.status.conditions, "Succeeded", None, "ExternallyChanged", "")
+        set_condition(run, "Succeeded", None, "ExternallyChanged")
         text = f"it is {observed.state} in Airflow after it had ended"
-        set_condition(run.status.conditions, "ExternallyChanged", True, "ChangedInAirflow", text)
+        set_condition(run, "ExternallyChanged", True, "ChangedInAirflow", text)
         return True
 
     async def _observe(self, name: str, run: Any) -> DagRun | None:
@@ -181,27 +188,27 @@ class PipelineRunController:
         """Create the DAG run, or adopt the one of the same id if it is ours."""
         pipeline = await self._platform.resources.find(_pipeline_key(run))
         if pipeline is None:
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineGone", "its pipeline was deleted")
+            self._fail(run, "PipelineGone", "its pipeline was deleted", USER)
             return None
         if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "PipelineError", pipeline.status.error_message)
+            self._fail(run, "PipelineError", pipeline.status.error_message, USER)
             return None
         if pipeline.status.state != pipeline_pb2.PIPELINE_STATE_READY or not is_built(pipeline):
-            run.status.state = wire.PIPELINE_RUN_STATE_PENDING
-            set_condition(run.status.conditions, "SourcePipeline", None, "Building", "waits for its pipeline")
+            set_condition(run, "SourcePipeline", None, "Building", "waits for its pipeline")
             return None
         snapshot = run.status.source_pipeline.pipeline
         snapshot.CopyFrom(pipeline)
         snapshot.ClearField("status")
-        set_condition(run.status.conditions, "SourcePipeline", True, "Resolved")
+        set_condition(run, "SourcePipeline", True, "Resolved")
         conf = self._conf(run, pipeline)
+        # Told before it is asked for: whoever watches sees the run wait, whatever becomes of the request.
+        await self._platform.resources.update_status(run)
         try:
             return await self._platform.airflow.trigger(name, run_id(run), conf, run.spec.description)
         except AlreadyExists:
             return await self._adopt(name, run, conf)
         except InvalidArgument as error:
-            self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "Refused", error.message)
-            run.status.exception_type = wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
+            self._fail(run, "Refused", error.message, USER)
         except NotFound as error:
             raise Unavailable(f"Airflow does not know DAG {name} yet", reason=NOT_READY) from error
         return None
@@ -224,83 +231,11 @@ class PipelineRunController:
         wanted = conf[HIDDEN_PARAM]
         if owner.get("owner_uid") == wanted["owner_uid"] and owner.get("spec_hash") == wanted["spec_hash"]:
             return found
-        self._end(run, wire.PIPELINE_RUN_STATE_FAILED, "RunIdCollision", COLLISION.format(found.run_id))
+        self._fail(run, "RunIdCollision", COLLISION.format(found.run_id), SYSTEM)
         return None
 
-    async def _describe(self, run: Any, observed: DagRun) -> None:
-        status = run.status
-        status.workflow_id = observed.dag_id
-        status.workflow_run_id = observed.run_id
-        status.log_url = run_url(self._platform.config.airflow_url, observed.dag_id, observed.run_id)
-        set_condition(status.conditions, "Triggered", True, "DagRunCreated")
-        tasks = await self._platform.airflow.tasks(observed.dag_id, observed.run_id)
-        steps = [(task, await self._step(run, observed, task)) for task in in_order(tasks)]
-        del status.steps[:]
-        status.steps.extend(grouped(steps))
-        state = STATES.get(observed.state, wire.PIPELINE_RUN_STATE_RUNNING)
-        if state == wire.PIPELINE_RUN_STATE_FAILED and run.spec.kill:
-            state = wire.PIPELINE_RUN_STATE_KILLED
-        if state not in TERMINAL:
-            status.state = max(status.state, state)
-            return
-        await self._finish(run, observed, state, tasks)
-
-    async def _finish(self, run: Any, observed: DagRun, state: Any, tasks: Sequence[Task]) -> None:
-        status = run.status
-        settle(status.steps, state)
-        failed = first_failed(status.steps)
-        if state == wire.PIPELINE_RUN_STATE_KILLED:
-            self._end(run, state, "Killed", "killed on request", observed)
-        elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
-            self._end(run, state, "Succeeded", "", observed)
-        else:
-            reason = f"{failed.name}: {failed.message or 'see its log'}" if failed else "marked failed in Airflow"
-            self._end(run, state, "Failed" if failed else "ExternallyChanged", reason, observed)
-        for task in tasks:
-            if task.state == "failed" and not run.spec.kill:
-                verdict = await self._platform.airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
-                blamed = (verdict or {}).get("kind") if isinstance(verdict, dict) else None
-                status.exception_type = (
-                    wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
-                    if blamed == "user"
-                    else wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM
-                )
-
-    async def _step(self, run: Any, observed: DagRun, task: Task) -> wire.PipelineRunStepInfo:
-        """Return one step with what its task took and gave.  What an ended step pushed is fetched once."""
-        step = step_of(task, log_url(self._platform.config.airflow_url, observed.dag_id, observed.run_id, task))
-        known = _known(run.status.steps, step.name)
-        if (
-            known is not None
-            and known.state == step.state
-            and known.attempt_ids == step.attempt_ids
-            and task.state in ENDED
-        ):
-            step.input.CopyFrom(known.input)
-            step.output.CopyFrom(known.output)
-            step.message = known.message
-            return step
-        if task.start is None:
-            return step
-        airflow = self._platform.airflow
-        _fill(step.input, await airflow.xcom(observed.dag_id, observed.run_id, task, "inputs"))
-        if task.state == "success":
-            _fill(step.output, await airflow.xcom(observed.dag_id, observed.run_id, task, "return_value"))
-        elif task.state == "failed":
-            verdict = await airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
-            step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
-        return step
-
-    def _end(self, run: Any, state: Any, reason: str, message: str, observed: DagRun | None = None) -> None:
-        status = run.status
-        status.state = state
-        status.error_message = "" if state == wire.PIPELINE_RUN_STATE_SUCCEEDED else message
-        if observed is not None and observed.end is not None:
-            set_time(status.end_time, observed.end)
-        else:
-            status.end_time.GetCurrentTime()
-        fine = state == wire.PIPELINE_RUN_STATE_SUCCEEDED
-        set_condition(status.conditions, "Succeeded", fine, reason, message, generation=run.metadata.generation)
+    def _fail(self, run: Any, reason: str, message: str, blame: Any) -> None:
+        end(run, wire.PIPELINE_RUN_STATE_FAILED, reason, message, self._platform.now(), blame)
 
     async def _cancel_and_forget(self, run: Any) -> None:
         name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
@@ -312,7 +247,6 @@ class PipelineRunController:
             # Airflow's record of it would make the PipelineRun again.
             await self._platform.airflow.delete_run(name, run_id(run))
         await self._platform.resources.set_finalizer(run, FINALIZER, present=False)
-        self._keys.pop((name, run_id(run)), None)
 
 
 def _pipeline_key(run: Any) -> Key:
@@ -327,19 +261,3 @@ def _owner(observed: DagRun) -> Mapping[str, Any]:
 def _is_ours(run: Any, observed: DagRun) -> bool:
     """Whether a DAG run was begun for this very PipelineRun, or is the one that it stands for."""
     return ADOPTED in run.metadata.annotations or _owner(observed).get("owner_uid") == run.metadata.uid
-
-
-def _known(steps: Any, name: str) -> Any | None:
-    for step in steps:
-        if step.name == name:
-            return step
-        if (below := _known(step.sub_steps, name)) is not None:
-            return below
-    return None
-
-
-def _fill(struct: Any, value: Any) -> None:
-    if isinstance(value, dict):
-        json_format.ParseDict(value, struct)
-    elif value is not None:
-        json_format.ParseDict({"value": value}, struct)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from api.airflow import Airflow
@@ -20,9 +21,14 @@ ASK_AGAIN_S = 2.0
 BROKEN_TAG = "broken"
 
 
+def utc_now() -> datetime:
+    """Return the time of day."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Platform:
-    """The parts, shared by all controllers.  `wake`: look at a key now."""
+    """The parts, shared by all controllers of a term.  `wake`: look at a key now; `now`: the time of day, UTC."""
 
     config: Config
     resources: Resources
@@ -30,6 +36,7 @@ class Platform:
     manifests: Manifests
     backend: ServingBackend
     wake: Callable[[Key], None]
+    now: Callable[[], datetime] = utc_now
 
     async def project_root(self, project: str) -> Path:
         """Return the folder of a project's code: its root_dir below MA_PROJECTS_ROOT, never above it."""

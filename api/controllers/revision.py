@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from api.controllers.platform import Platform
 from api.errors import AlreadyExists
 from api.gen.michelangelo.api.v2 import revision_pb2
-from api.kinds import kinds
-from api.store.base import Key
+from api.kinds import Resource, kinds
+from api.store.base import Change, Criterion, Key, Operator
+from api.store.values import PENDING
+
+REVISED = "michelangelo.airflow/revised"
 
 
 class RevisionController:
@@ -21,7 +26,16 @@ class RevisionController:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    @property
+    def unsettled(self) -> Criterion:
+        """Those that were written since they were checked."""
+        return Criterion(PENDING, Operator.IS_NOT_NULL)
+
+    def settled(self, resource: Resource) -> bool:
+        """Never: its content may have changed."""
+        return False
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """Nothing else changes a revision."""
         return ()
 
@@ -51,18 +65,33 @@ class ModelController:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    @property
+    def unsettled(self) -> Criterion:
+        """Those that do not say yet that they have a revision."""
+        return Criterion(PENDING, Operator.IS_NOT_NULL)
+
+    def settled(self, resource: Resource) -> bool:
+        """Whether it says that it has a revision."""
+        return REVISED in resource.metadata.labels
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """Nothing else changes a model."""
         return ()
 
     async def reconcile(self, key: Key) -> float | None:
-        """Create the revision once."""
+        """Create the revision once, and say so on the model: a new leader need not look for it."""
         resources = self._platform.resources
         model = await resources.find(key)
-        if model is None or model.metadata.HasField("deletionTimestamp"):
+        if model is None or model.metadata.HasField("deletionTimestamp") or self.settled(model):
             return None
-        if await resources.find(Key("Revision", key.namespace, key.name)) is not None:
-            return None
+        if await resources.find(Key("Revision", key.namespace, key.name)) is None:
+            with contextlib.suppress(AlreadyExists):
+                await resources.create(self._revision(key, model))
+        model.metadata.labels[REVISED] = "true"
+        await resources.update(model)
+        return None
+
+    def _revision(self, key: Key, model: Any) -> Any:
         revision = kinds()["Revision"].new(key.namespace, key.name)
         revision.spec.base_type.CopyFrom(model.type_meta)
         revision.spec.base_resource.namespace, revision.spec.base_resource.name = key.namespace, key.name
@@ -73,8 +102,4 @@ class ModelController:
         owner = revision.metadata.ownerReferences.add()
         owner.kind, owner.name, owner.uid = "Model", key.name, model.metadata.uid
         owner.apiVersion = model.type_meta.apiVersion
-        try:
-            await resources.create(revision)
-        except AlreadyExists:
-            return None
-        return None
+        return revision

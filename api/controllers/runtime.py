@@ -1,7 +1,7 @@
-"""What drives controllers: the store's watch, a queue of keys, one leader.  Knows no kind.
+"""What drives controllers: the store's watch, queues of keys, one leader.  Knows no kind.
 
 A controller is level-triggered: it is given a key, never an event, and may be called at any time, any number of times.
-Source of the shape: controller-runtime's `reconcile.Reconciler` and client-go's work queue.
+Source of the shape: controller-runtime's `reconcile.Reconciler`.
 """
 
 from __future__ import annotations
@@ -11,116 +11,104 @@ import contextlib
 import logging
 import random
 import socket
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from api.controllers.leadership import DEPOSED, Clock, Leadership
+from api.controllers.metrics import FAILURES, LEADING, RECONCILE, TERMS
+from api.controllers.queue import Queue
 from api.errors import ApiError, Expired, Unavailable
+from api.kinds import Resource, kinds
 from api.resources import Resources
-from api.store.base import ChangeType, Key
+from api.store.base import Change, ChangeType, Criterion, Group, Key, Query
 from api.store.values import key_of
 
-FIRST_BACKOFF_S = 0.2
-LONGEST_BACKOFF_S = 30.0
+EVERY = "*"
 LEASE = "controllers"
 LEASE_TTL_S = 15.0
-RENEW_S = 5.0
 RETRY_S = 2.0
-WORKERS = 8
+# Each kind has its own: a dependency that hangs keeps nobody waiting who does not need it.
+WORKERS = 4
+# A look that takes longer hangs.
+RECONCILE_S = 120.0
+PAGE = 200
+# While so many keys of a kind wait, a new leader reads no further: what changes now is not to wait behind what was.
+ENOUGH_WAITING = 100
+SWEEP_AGAIN_S = 2.0
+PAGED_TRIES = 3
 
 log = logging.getLogger(__name__)
 
 
 class Controller(Protocol):
-    """Makes the world as one kind's specs say."""
+    """Makes the world as the specs of `kind` say; EVERY for one that looks at objects of all kinds."""
 
     kind: str
+
+    @property
+    def unsettled(self) -> Criterion | Group | None:
+        """Return which objects a new leader has to look at, by index; None for all."""
+        ...
+
+    def settled(self, resource: Resource) -> bool:
+        """Whether nothing is to be done for an object that stands as it does."""
+        ...
 
     async def reconcile(self, key: Key) -> float | None:
         """Compare and act.  Returns the seconds until it wants to look again, None for when something changes."""
         ...
 
-    async def related(self, key: Key) -> Sequence[Key]:
-        """Return the keys of this controller's kind to look at because the object at `key` changed."""
+    async def related(self, change: Change) -> Sequence[Key]:
+        """Return the other keys that this controller has to look at because of a change."""
         ...
 
 
-class Queue:
-    """Keys to look at: each at most once in the queue and at most once in work."""
+@dataclass(frozen=True)
+class Term:
+    """What acts while this process leads.  `background`: what runs for ever beside the controllers."""
 
-    def __init__(self) -> None:
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
-        self._working: set[Key] = set()
-        self._again: set[Key] = set()
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._failures: dict[Key, int] = {}
-
-    def add(self, key: Key) -> None:
-        """Look at `key` now, or once more after the look that is under way."""
-        self._cancel_timer(key)
-        if key in self._working:
-            self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
-
-    def add_after(self, key: Key, delay_s: float) -> None:
-        """Look at `key` later, unless it is looked at before."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + delay_s
-        timer = self._timers.get(key)
-        if key in self._waiting or (timer is not None and timer.when() <= due):
-            return
-        self._cancel_timer(key)
-        self._timers[key] = loop.call_at(due, self.add, key)
-
-    async def take(self) -> Key:
-        """Return the next key; `done` must follow."""
-        key = await self._ready.get()
-        self._waiting.discard(key)
-        self._working.add(key)
-        return key
-
-    def done(self, key: Key, *, failed: bool) -> None:
-        """End the look at `key`.  After a failure it is looked at again, later each time, at a random moment."""
-        self._working.discard(key)
-        if failed:
-            self._failures[key] = self._failures.get(key, 0) + 1
-            longest = min(FIRST_BACKOFF_S * 2 ** (self._failures[key] - 1), LONGEST_BACKOFF_S)
-            self.add_after(key, random.uniform(longest / 2, longest))
-        else:
-            self._failures.pop(key, None)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
-
-    def close(self) -> None:
-        """Forget everything that is planned."""
-        for key in list(self._timers):
-            self._cancel_timer(key)
-
-    def _cancel_timer(self, key: Key) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+    controllers: Sequence[Controller]
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
 
 
 class Manager:
-    """Runs controllers while this process is the leader."""
+    """Runs controllers while this process is the leader.
 
-    def __init__(self, resources: Resources, controllers: Sequence[Controller], *, lease_ttl_s: float = LEASE_TTL_S):
+    begin: makes the controllers of one term; all they do, they do through its `Leadership`.  ttl_s: of the lease;
+    another process takes over within it and `RETRY_S` after this one stopped or froze.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        begin: Callable[[Leadership], Term],
+        *,
+        ttl_s: float = LEASE_TTL_S,
+        holder: str = "",
+        clock: Clock = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
         self._resources = resources
-        self._controllers: Mapping[str, Controller] = {controller.kind: controller for controller in controllers}
-        self._ttl_s = lease_ttl_s
-        self._holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self._queue: Queue | None = None
+        self._begin = begin
+        self._ttl_s = ttl_s
+        self._holder = holder or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._queues: dict[str, Queue] = {}
         self.leading = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether an object is looked at, or waits for it."""
+        return any(queue.busy for queue in self._queues.values())
 
     def wake(self, key: Key) -> None:
         """Look at `key` now: something outside the store changed."""
-        if self._queue is not None:
-            self._queue.add(key)
+        if (queue := self._queues.get(key.kind)) is not None:
+            queue.add(key)
 
     async def run(self) -> None:
         """Lead when nobody else does, for ever."""
@@ -132,74 +120,125 @@ class Manager:
             await asyncio.sleep(min(RETRY_S, self._ttl_s / 3))
 
     async def _lead_once(self) -> None:
+        asked = self._clock()
         lease = await self._resources.acquire(LEASE, self._holder, self._ttl_s)
         if lease is None:
             return
         log.info("leading, epoch %d", lease.epoch)
         try:
-            await self._lead()
+            await self._lead(Leadership(self._resources, lease, asked, self._clock))
         finally:
-            self.leading = False
             with contextlib.suppress(ApiError):
                 await self._resources.release(lease)
 
-    async def _lead(self) -> None:
-        self._queue = Queue()
-        tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._watch(self._queue))]
-        tasks += [asyncio.create_task(self._work(self._queue)) for _ in range(WORKERS)]
+    async def _lead(self, leadership: Leadership) -> None:
+        term = self._begin(leadership)
+        self._queues = {each.kind: Queue(each.kind, self._rng) for each in term.controllers}
+        work = [leadership.keep(), self._observe(term.controllers), *(begin() for begin in term.background)]
+        work += [self._work(each, leadership) for each in term.controllers for _ in range(WORKERS)]
+        tasks = [asyncio.create_task(each) for each in work]
         self.leading = True
+        LEADING.set(1)
+        TERMS.inc()
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if error := task.exception():
                     log.error("leadership ends: %s", error)
         finally:
+            self.leading = False
+            LEADING.set(0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._queue.close()
-            self._queue = None
+            for queue in self._queues.values():
+                queue.close()
+            self._queues = {}
 
-    async def _renew(self) -> None:
-        while True:
-            lease = await self._resources.acquire(LEASE, self._holder, self._ttl_s)
-            if lease is None:
-                break
-            await asyncio.sleep(min(RENEW_S, self._ttl_s / 3))
-        log.warning("another process leads now")
-
-    async def _watch(self, queue: Queue) -> None:
+    async def _observe(self, controllers: Sequence[Controller]) -> None:
+        """Follow all changes, and meanwhile look at what was there before them."""
         while True:
             since = await self._resources.revision()
-            for kind in self._controllers:
-                for resource in (await self._resources.list(kind)).items:
-                    queue.add(key_of(resource))
+            sweep = asyncio.create_task(self._sweep(controllers))
             try:
-                async for change in self._resources.watch(None, since):
-                    if change.key.kind in self._controllers and change.type is not ChangeType.DELETED:
-                        queue.add(change.key)
-                    for controller in self._controllers.values():
-                        for key in await controller.related(change.key):
-                            queue.add(key)
+                await self._follow(controllers, since)
             except Expired:
                 log.warning("changes were missed: looking at everything again")
+            finally:
+                sweep.cancel()
+                await asyncio.gather(sweep, return_exceptions=True)
 
-    async def _work(self, queue: Queue) -> None:
+    async def _follow(self, controllers: Sequence[Controller], since: int) -> None:
+        wanted = {name for each in controllers for name in _names(each)}
+        async for change in self._resources.watch(sorted(wanted), since):
+            for each in controllers:
+                queue = self._queues[each.kind]
+                mine = change.type is not ChangeType.DELETED and each.kind in (EVERY, change.key.kind)
+                if mine and not each.settled(change.resource):
+                    queue.add(change.key)
+                for key in await each.related(change):
+                    queue.add(key)
+
+    async def _sweep(self, controllers: Sequence[Controller]) -> None:
+        await asyncio.gather(*(self._sweep_for(each) for each in controllers))
+
+    async def _sweep_for(self, controller: Controller) -> None:
+        for kind in _names(controller):
+            tries = 0
+            while True:
+                try:
+                    await self._sweep_kind(controller, kind, paged=tries < PAGED_TRIES)
+                    break
+                except Expired:
+                    tries += 1
+                except ApiError as error:
+                    log.warning("%s objects cannot be read: %s", kind, error.message)
+                    await asyncio.sleep(SWEEP_AGAIN_S)
+
+    async def _sweep_kind(self, controller: Controller, kind: str, *, paged: bool) -> None:
+        """Queue what is not settled, never much more than is worked off.  Raises Expired when pages changed."""
+        queue, query = self._queues[controller.kind], Query(where=controller.unsettled, limit=PAGE if paged else 0)
+        while True:
+            page = await self._resources.list(kind, query)
+            for resource in page.items:
+                if not controller.settled(resource):
+                    await queue.eased(ENOUGH_WAITING)
+                    queue.add(key_of(resource))
+            if not page.next:
+                return
+            query = Query(where=query.where, limit=query.limit, start=page.next)
+
+    async def _work(self, controller: Controller, leadership: Leadership) -> None:
+        queue, seconds = self._queues[controller.kind], RECONCILE.labels(controller.kind)
         while True:
             key = await queue.take()
-            failed = False
+            failed = True
+            began = self._clock()
             try:
-                again_s = await self._controllers[key.kind].reconcile(key)
+                leadership.check()
+                async with asyncio.timeout(RECONCILE_S):
+                    again_s = await controller.reconcile(key)
+                failed = False
                 if again_s is not None:
                     queue.add_after(key, again_s)
-            except Unavailable as error:
-                failed = True
-                log.info("%s waits: %s", key, error.message)
-            except ApiError as error:
-                failed = True
-                log.warning("%s: %s", key, error.message)
-            except Exception:
-                failed = True
-                log.exception("reconciling %s failed", key)
+            except Exception as error:
+                if isinstance(error, ApiError) and error.reason == DEPOSED:
+                    raise
+                _tell(controller.kind, key, error)
             finally:
+                seconds.observe(self._clock() - began)
                 queue.done(key, failed=failed)
+
+
+def _names(controller: Controller) -> Sequence[str]:
+    return tuple(kinds()) if controller.kind == EVERY else (controller.kind,)
+
+
+def _tell(kind: str, key: Key, error: Exception) -> None:
+    FAILURES.labels(kind, error.code if isinstance(error, ApiError) else type(error).__name__).inc()
+    if isinstance(error, Unavailable):
+        log.info("%s waits: %s", key, error.message)
+    elif isinstance(error, ApiError):
+        log.warning("%s: %s", key, error.message)
+    else:
+        log.error("reconciling %s failed", key, exc_info=error)

@@ -11,7 +11,9 @@ from api.controllers.pipeline import VISIBLE_WAIT_S, dag_id
 from api.controllers.platform import Platform
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2 as wire
-from api.store.base import Key
+from api.kinds import Resource
+from api.store.base import Change, Criterion, Group, Key, Operator
+from api.store.values import DELETING
 from api.workflows import spec_hash
 
 FINALIZER = "michelangelo.airflow/trigger-dag"
@@ -35,24 +37,35 @@ class TriggerRunController:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._by_pipeline: dict[Key, set[Key]] = {}
+        self._pipelines: dict[Key, Key] = {}
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    @property
+    def unsettled(self) -> Group:
+        """Those that did not end, and those to be removed."""
+        ended = Criterion("state", Operator.NOT_IN, tuple(sorted(ENDED)))
+        return Group((ended, Criterion(DELETING, Operator.IS_NOT_NULL)), any=True)
+
+    def settled(self, resource: Resource) -> bool:
+        """Whether it ended and is not to be removed."""
+        return resource.status.state in ENDED and not resource.metadata.HasField("deletionTimestamp")
+
+    async def related(self, change: Change) -> Sequence[Key]:
         """A pipeline's trigger map feeds the triggers that name an entry of it."""
-        return tuple(self._by_pipeline.get(key, ())) if key.kind == "Pipeline" else ()
+        if change.key.kind != "Pipeline":
+            return ()
+        return [trigger for trigger, pipeline in self._pipelines.items() if pipeline == change.key]
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the trigger's DAG in line with the spec."""
         resources = self._platform.resources
         trigger = await resources.find(key)
-        if trigger is None:
+        if trigger is None or self.settled(trigger):
+            self._pipelines.pop(key, None)
             return None
-        self._by_pipeline.setdefault(pipeline_key(trigger), set()).add(key)
+        self._pipelines[key] = pipeline_key(trigger)
         if trigger.metadata.HasField("deletionTimestamp"):
             await self._remove(trigger)
             await resources.set_finalizer(trigger, FINALIZER, present=False)
-            return None
-        if trigger.status.state in ENDED:
             return None
         trigger = await resources.set_finalizer(trigger, FINALIZER, present=True)
         if trigger.spec.kill or trigger.spec.action == wire.TRIGGER_RUN_ACTION_KILL:

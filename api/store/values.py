@@ -15,6 +15,10 @@ from api.kinds import Index, Kind, Resource, kind_of, value_at
 from api.store.base import Key, Query, Scalar
 
 UPDATED_LABEL = "michelangelo/UpdateTimestamp"
+SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
+# What controllers find their work by; no list option names it.
+DELETING = "metadata.deletion_timestamp"
+PENDING = "metadata.pending"
 BASE_FIELDS = ("metadata.namespace", "metadata.name", "metadata.creation_timestamp", "metadata.update_timestamp")
 
 
@@ -53,9 +57,26 @@ def indexed(resource: Resource) -> dict[str, Scalar]:
         "metadata.creation_timestamp": scalar(resource.metadata.creationTimestamp) or 0,
         "metadata.update_timestamp": int(resource.metadata.labels.get(UPDATED_LABEL, "0")),
     }
+    values.update(_work_values(resource))
     for index in kind_of(resource).indexes:
         values.update(_index_values(index, resource))
     return values
+
+
+def owner_column(uid: str) -> str:
+    """Return the column that the objects which `uid` owns have."""
+    return f"owner:{uid}"
+
+
+def _work_values(resource: Resource) -> Iterator[tuple[str, Scalar]]:
+    """Yield when an object was deleted, whether nothing was written since its spec changed, and who owns it."""
+    metadata = resource.metadata
+    if metadata.HasField("deletionTimestamp"):
+        yield DELETING, scalar(metadata.deletionTimestamp) or 0
+    if metadata.labels.get(UPDATED_LABEL) == metadata.labels.get(SPEC_UPDATED_LABEL):
+        yield PENDING, 1
+    for owner in metadata.ownerReferences:
+        yield owner_column(owner.uid), 1
 
 
 def column(kind: Kind, field: str) -> str | None:

@@ -14,16 +14,13 @@ import pytest
 from api.admitters import ADMITTERS
 from api.airflow import Airflow
 from api.config import Config
+from api.controllers import controllers_of
 from api.controllers import pipeline as pipelines
 from api.controllers.adoption import Adopter
-from api.controllers.deployment import DeploymentController, InferenceServerController
-from api.controllers.pipeline import PipelineController
+from api.controllers.leadership import Leadership
 from api.controllers.pipeline_run import PipelineRunController
 from api.controllers.platform import Platform
-from api.controllers.project import ProjectController
-from api.controllers.revision import ModelController, RevisionController
-from api.controllers.runtime import Manager
-from api.controllers.trigger_run import TriggerRunController
+from api.controllers.runtime import Manager, Term
 from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
@@ -47,32 +44,27 @@ class World:
         self.airflow.template("train", rows={"type": "integer", "minimum": 1, "default": 10})
         self.backend = FakeBackend()
         self.client = Airflow("http://airflow", transport=httpx.ASGITransport(app=self.airflow.app))
-        self.platform = Platform(
-            self.config,
-            self.resources,
-            self.client,
-            Manifests(self.config),
-            self.backend,
-            lambda key: self.manager.wake(key),
-        )
-        self.runs = PipelineRunController(self.platform)
-        self.adopter = Adopter(self.platform, self.runs)
+        self.adopter: Adopter
         self.manager = self.another_manager()
         self._tasks: list[asyncio.Task[Any]] = []
 
     def another_manager(self, *, lease_ttl_s: float = 15.0) -> Manager:
-        platform = self.platform
-        controllers: list[Any] = [
-            ProjectController(platform),
-            PipelineController(platform),
-            self.runs,
-            TriggerRunController(platform),
-            RevisionController(platform),
-            ModelController(platform),
-            DeploymentController(platform),
-            InferenceServerController(platform),
-        ]
-        return Manager(self.resources, controllers, lease_ttl_s=lease_ttl_s)
+        """Return one more manager of the same store."""
+        made = Manager(self.resources, lambda leadership: self._begin(leadership, made.wake), ttl_s=lease_ttl_s)
+        return made
+
+    def _begin(self, leadership: Leadership, wake: Callable[[Key], None]) -> Term:
+        platform = Platform(
+            self.config,
+            leadership.resources,
+            leadership.guard(self.client),
+            leadership.guard(Manifests(self.config)),
+            leadership.guard(self.backend),
+            wake,
+        )
+        runs = PipelineRunController(platform)
+        self.adopter = Adopter(platform, runs)
+        return Term(controllers_of(platform, runs))
 
     def start(self) -> None:
         """Control, and hear Airflow's reports."""

@@ -83,7 +83,8 @@ async def test_a_run_that_cannot_be_adopted_does_not_keep_others_waiting(
     world.airflow._watchers.clear()
     for number in range(4):
         world.airflow.begin("flights.train", f"manual__{number}")
-    create = world.resources.create
+    resources = world.adopter._platform.resources
+    create = resources.create
     refusals: dict[str, Exception] = {
         "manual__0": InvalidArgument("no"),
         "manual__1": ValueError("an answer that nobody expected"),
@@ -95,6 +96,6 @@ async def test_a_run_that_cannot_be_adopted_does_not_keep_others_waiting(
             raise refusal
         return await create(resource, **options)
 
-    monkeypatch.setattr(world.resources, "create", refusing)
+    monkeypatch.setattr(resources, "create", refusing)
     await resynced(world, monkeypatch)
     assert await adopted(world) == {"manual__3"}

@@ -135,6 +135,7 @@ async def test_lost_reports_are_healed_by_the_look_at_recent_runs(
     await pipeline(platform)
     platform.airflow.begin("flights.train", "manual__lost")
     monkeypatch.setattr("api.controllers.adoption.RESYNC_S", 0.05)
+    assert platform.plane._adopter is not None
     resync = asyncio.create_task(platform.plane._adopter.resync())
     deadline = time.monotonic() + 5
     while not (await platform.plane.resources.list("PipelineRun")).items:

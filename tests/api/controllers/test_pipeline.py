@@ -154,7 +154,7 @@ async def test_an_unchanged_pipeline_costs_airflow_nothing(world: Any) -> None:
     await world.ready()
     manifest = world.config.manifests_path / "flights" / "train.json"
     before = manifest.stat().st_mtime_ns
-    await world.until("Pipeline", "train", lambda _: not world.manager._queue._working)
+    await world.until("Pipeline", "train", lambda _: not world.manager.busy)
     asked = world.airflow.requests
     again = await world.resources.get("Pipeline", "flights", "train")
     again.metadata.labels["team"] = "a"

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from api.controllers import runtime
-from api.controllers.runtime import Manager, Queue
+from api.controllers import queue as queues
+from api.controllers.queue import Queue
+from api.controllers.runtime import Manager, Term
 from api.errors import ResourceExhausted, Unavailable
-from api.kinds import kinds
+from api.kinds import Resource, kinds
 from api.resources import Resources
-from api.store.base import Key
+from api.store.base import Change, Key
 from api.store.sqlite import SqliteStore
 
 A, B = Key("Project", "a", "a"), Key("Project", "b", "b")
@@ -23,6 +24,7 @@ class Recorder:
     """A controller that notes what it is given."""
 
     kind = "Project"
+    unsettled = None
 
     def __init__(self) -> None:
         self.seen: list[Key] = []
@@ -42,8 +44,15 @@ class Recorder:
             raise Unavailable("later")
         return None
 
-    async def related(self, key: Key) -> Sequence[Key]:
+    def settled(self, resource: Resource) -> bool:
+        return False
+
+    async def related(self, change: Change) -> Sequence[Key]:
         return ()
+
+
+def managed(resources: Resources, recorder: Recorder, **options: Any) -> Manager:
+    return Manager(resources, lambda _: Term([recorder]), **options)
 
 
 async def until(holds: Any, timeout_s: float = 8.0) -> None:
@@ -70,7 +79,7 @@ async def test_a_key_is_in_the_queue_once_and_in_work_once() -> None:
 
 
 async def test_a_failed_key_comes_back_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "FIRST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(queues, "FIRST_BACKOFF_S", 0.02)
     queue = Queue()
     queue.add(A)
     waits = []
@@ -107,7 +116,7 @@ async def test_what_exists_and_what_changes_is_looked_at_one_at_a_time(tmp_path:
     resources = Resources(store)
     await resources.create(kinds()["Project"].new("a", "a"))
     recorder.pause_s = 0.02
-    manager = Manager(resources, [recorder])
+    manager = managed(resources, recorder)
     running = asyncio.create_task(manager.run())
     await until(lambda: A in recorder.seen)
     project = await resources.get("Project", "a", "a")
@@ -126,7 +135,7 @@ async def test_an_idle_manager_asks_the_store_nothing_but_its_lease(tmp_path: Pa
     store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
     asked: list[int] = []
     run = store._run
-    manager = Manager(Resources(store), [recorder])
+    manager = managed(Resources(store), recorder)
     running = asyncio.create_task(manager.run())
     await until(lambda: manager.leading)
     await asyncio.sleep(0.1)
@@ -147,8 +156,7 @@ async def test_another_process_leads_when_the_leader_is_gone(tmp_path: Path) -> 
     stores = [SqliteStore(tmp_path / "s.db") for _ in range(2)]
     recorders = [Recorder(), Recorder()]
     managers = [
-        Manager(Resources(store), [recorder], lease_ttl_s=0.6)
-        for store, recorder in zip(stores, recorders, strict=True)
+        managed(Resources(store), recorder, ttl_s=0.6) for store, recorder in zip(stores, recorders, strict=True)
     ]
     running = [asyncio.create_task(managers[0].run())]
     await until(lambda: managers[0].leading)
@@ -177,7 +185,7 @@ async def test_controllers_survive_a_store_that_is_full_for_a_while(
         raise ResourceExhausted("the volume is full", reason="DISK_FULL")
 
     monkeypatch.setattr(resources, "acquire", full)
-    manager = Manager(resources, [recorder], lease_ttl_s=0.3)
+    manager = managed(resources, recorder, ttl_s=0.3)
     running = asyncio.create_task(manager.run())
     await asyncio.sleep(0.2)
     assert not running.done()

@@ -1,0 +1,135 @@
+"""What Airflow says of a run, as the status of its PipelineRun.  Reads Airflow; stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from google.protobuf import json_format
+
+from api.airflow import DagRun, Task
+from api.controllers.conditions import set_condition
+from api.controllers.platform import Platform
+from api.controllers.steps import ENDED, first_failed, grouped, in_order, log_url, run_url, set_time, settle, step_of
+from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+
+STATES = {
+    "queued": wire.PIPELINE_RUN_STATE_PENDING,
+    "running": wire.PIPELINE_RUN_STATE_RUNNING,
+    "success": wire.PIPELINE_RUN_STATE_SUCCEEDED,
+    "failed": wire.PIPELINE_RUN_STATE_FAILED,
+}
+TERMINAL = {
+    wire.PIPELINE_RUN_STATE_SUCCEEDED,
+    wire.PIPELINE_RUN_STATE_KILLED,
+    wire.PIPELINE_RUN_STATE_FAILED,
+    wire.PIPELINE_RUN_STATE_SKIPPED,
+}
+NOBODY = wire.PIPELINE_RUN_EXCEPTION_TYPE_INVALID
+SYSTEM = wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM
+USER = wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
+
+
+def has_ended(run: Any) -> bool:
+    """Whether a run's status is final."""
+    return run.status.state in TERMINAL and run.status.HasField("end_time")
+
+
+def end(run: Any, state: Any, reason: str, message: str, at: datetime, blame: Any = NOBODY) -> None:
+    """End a run.  `at`: when it ended; `blame`: who can mend the failure, SYSTEM or USER, as far as it is known."""
+    status, fine = run.status, state == wire.PIPELINE_RUN_STATE_SUCCEEDED
+    status.state = state
+    status.error_message = "" if fine else message
+    status.exception_type = blame
+    set_time(status.end_time, at)
+    set_condition(run, "Succeeded", fine, reason, message)
+
+
+class RunReport:
+    """Describes runs."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._airflow = platform.airflow
+        self._url = platform.config.airflow_url
+        self._now = platform.now
+
+    async def describe(self, run: Any, observed: DagRun) -> None:
+        """Set the status of `run` from its DAG run and its tasks."""
+        status = run.status
+        status.workflow_id = observed.dag_id
+        status.workflow_run_id = observed.run_id
+        status.log_url = run_url(self._url, observed.dag_id, observed.run_id)
+        set_condition(run, "Triggered", True, "DagRunCreated")
+        tasks = await self._airflow.tasks(observed.dag_id, observed.run_id)
+        steps = [(task, await self._step(run, observed, task)) for task in in_order(tasks)]
+        del status.steps[:]
+        status.steps.extend(grouped(steps))
+        state = STATES.get(observed.state, wire.PIPELINE_RUN_STATE_RUNNING)
+        if state == wire.PIPELINE_RUN_STATE_FAILED and run.spec.kill:
+            state = wire.PIPELINE_RUN_STATE_KILLED
+        if state not in TERMINAL:
+            status.state = max(status.state, state)
+            return
+        await self._finish(run, observed, state, {step.name: task for task, step in steps})
+
+    async def _finish(self, run: Any, observed: DagRun, state: Any, tasks: Mapping[str, Task]) -> None:
+        status, at = run.status, observed.end or self._now()
+        settle(status.steps, state)
+        failed = first_failed(status.steps)
+        if state == wire.PIPELINE_RUN_STATE_KILLED:
+            end(run, state, "Killed", "killed on request", at)
+        elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
+            end(run, state, "Succeeded", "", at)
+        elif failed is None:
+            end(run, state, "ExternallyChanged", "marked failed in Airflow", at)
+        else:
+            blame = await self._blame(observed, tasks.get(failed.name))
+            end(run, state, "Failed", f"{failed.name}: {failed.message or 'see its log'}", at, blame)
+
+    async def _blame(self, observed: DagRun, task: Task | None) -> Any:
+        """Return who can mend a failed task: its program says so; one that could say nothing was not to blame."""
+        verdict = None
+        if task is not None:
+            verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
+        return USER if isinstance(verdict, dict) and verdict.get("kind") == "user" else SYSTEM
+
+    async def _step(self, run: Any, observed: DagRun, task: Task) -> wire.PipelineRunStepInfo:
+        """Return one step with what its task took and gave.  What an ended step pushed is fetched once."""
+        step = step_of(task, log_url(self._url, observed.dag_id, observed.run_id, task))
+        known = _known(run.status.steps, step.name)
+        if (
+            known is not None
+            and known.state == step.state
+            and known.attempt_ids == step.attempt_ids
+            and task.state in ENDED
+        ):
+            step.input.CopyFrom(known.input)
+            step.output.CopyFrom(known.output)
+            step.message = known.message
+            return step
+        if task.start is None:
+            return step
+        _fill(step.input, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs"))
+        if task.state == "success":
+            _fill(step.output, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "return_value"))
+        elif task.state == "failed":
+            verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
+            step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
+        return step
+
+
+def _known(steps: Sequence[Any], name: str) -> Any | None:
+    for step in steps:
+        if step.name == name:
+            return step
+        if (below := _known(step.sub_steps, name)) is not None:
+            return below
+    return None
+
+
+def _fill(struct: Any, value: Any) -> None:
+    if isinstance(value, dict):
+        json_format.ParseDict(value, struct)
+    elif value is not None:
+        json_format.ParseDict({"value": value}, struct)

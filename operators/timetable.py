@@ -88,7 +88,8 @@ class TriggerTimetable(Timetable):
             return None
         for change in _offset_changes(zone, second, found):
             # cronsim goes on by whole hours, and past what is due right behind a change of half an hour (Lord Howe).
-            found = min(found, self._fires(change - 1, zone) or found)
+            for start in (change, change + -_local_minute(zone, change) % 60 * 60):
+                found = min(found, self._fires(start - 1, zone) or found)
         return pendulum.from_timestamp(found)
 
     def _fires(self, second: int, zone: zoneinfo.ZoneInfo) -> int | None:
@@ -99,6 +100,10 @@ class TriggerTimetable(Timetable):
             return next(int(at.timestamp()) for at in CronSim(str(self._cron), local) if at.timestamp() > second)
         except (CronSimError, StopIteration):
             return None
+
+
+def _local_minute(zone: zoneinfo.ZoneInfo, second: int) -> int:
+    return datetime.datetime.fromtimestamp(second, zone).minute
 
 
 def _offset_changes(zone: zoneinfo.ZoneInfo, after: int, until: int) -> Iterator[int]:

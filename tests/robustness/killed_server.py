@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -19,6 +21,12 @@ from api.kinds import kinds
 
 START_S = 30.0
 CALL_S = 10.0
+OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
 
 
 def free_ports(count: int) -> list[int]:
@@ -33,11 +41,16 @@ def free_ports(count: int) -> list[int]:
 
 
 class KilledServer:
-    """One server at a time; use as a context manager.  `address` stays the same over its lives."""
+    """One server at a time; use as a context manager.  Its address stays the same over its lives.
 
-    def __init__(self, home: Path) -> None:
+    home: several servers may share it, and with it the store; called: names its log; environ: more variables.
+    """
+
+    def __init__(self, home: Path, *, called: str = "api", environ: Mapping[str, str] = MappingProxyType({})) -> None:
         api, http_port, airflow, serving = free_ports(4)
         self.config = Config(home, home, api, http_port, airflow, serving, "secret")
+        self._log = home / f"{called}.log"
+        self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> KilledServer:
@@ -49,14 +62,14 @@ class KilledServer:
 
     def start(self) -> None:
         """Start, and wait until the server says that it is ready."""
-        environ = {**os.environ, **self.config.environ()}
-        with (self.config.home / "api.log").open("ab") as log:
+        environ = {**os.environ, **self.config.environ(), **self._environ}
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "api.server"], env=environ, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_S
         while not self._ready():
-            assert self._process.poll() is None, (self.config.home / "api.log").read_text()[-2000:]
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -77,24 +90,31 @@ class KilledServer:
             self._process.wait()
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """Return the process id of the present life."""
+        assert self._process is not None
+        return self._process.pid
+
     def connect(self) -> Connection:
         """Return a new connection."""
-        return Connection(self.config.api_address)
+        return Connection(self.config.api_address, self.config.token)
 
 
 class Connection:
     """Calls without retries: an error leaves open whether the call had an effect."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str) -> None:
         # A channel that shares nothing: the pool of another one would still wait for the killed server.
-        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        self._metadata = (("authorization", f"Bearer {token}"),)
 
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
 
-    def call(self, kind: str, verb: str, **fields: Any) -> Any:
-        """Call a method; raises grpc.RpcError."""
+    def call(self, kind: str, verb: str, *, request_id: str = "", **fields: Any) -> Any:
+        """Call a method; raises grpc.RpcError.  `request_id`: a UUID under which a repeat has one effect."""
         described = kinds()[kind]
         method: Any = described.method(verb)
         sent: Any = self._channel.unary_unary(
@@ -102,4 +122,5 @@ class Connection:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=method.output_type._concrete_class.FromString,
         )
-        return sent(method.input_type._concrete_class(**fields), timeout=CALL_S)
+        named = (("x-request-id", request_id),) if request_id else ()
+        return sent(method.input_type._concrete_class(**fields), timeout=CALL_S, metadata=(*self._metadata, *named))

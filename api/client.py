@@ -7,16 +7,20 @@ first call, in the process that makes it.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from api import errors
+from api.config import Config, TlsConfig
 
 if TYPE_CHECKING:
     import grpc
 
     from api.kinds import Kind
 
+TIMEOUT_S = 30.0
+NO_TLS = TlsConfig()
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 2.0
 ATTEMPTS = 5
@@ -25,13 +29,20 @@ ATTEMPTS = 5
 class Client:
     """Calls the API server at `address` (host:port).  Every method raises `api.errors`.
 
-    timeout_s: how long a call may take, with its retries while the server is unreachable.
+    timeout_s: how long a call may take, with its retries while the server is unreachable; token: who calls.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S, token: str = "", tls: TlsConfig = NO_TLS) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._token = token
+        self._tls = tls
         self._channel: grpc.Channel | None = None
+
+    @classmethod
+    def of(cls, config: Config, *, timeout_s: float = TIMEOUT_S) -> Client:
+        """Return a client of a configuration's API server, with its token."""
+        return cls(config.api_address, timeout_s=timeout_s, token=config.own_token, tls=config.tls)
 
     def close(self) -> None:
         """Close the connection."""
@@ -170,7 +181,7 @@ class Client:
         import grpc
 
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self._address)
+            self._channel = self._open()
         described = self._kind(kind)
         method: Any = described.method(verb)
         call: Any = self._channel.unary_unary(
@@ -178,18 +189,34 @@ class Client:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=method.output_type._concrete_class.FromString,
         )
+        # One name for all tries: whatever became of an earlier one, the call has one effect.
+        metadata = [("x-request-id", str(uuid.uuid4()))]
+        if self._token:
+            metadata.append(("authorization", f"Bearer {self._token}"))
         deadline = time.monotonic() + self._timeout_s
         pause_s = RETRY_FIRST_S
         while True:
             left_s = deadline - time.monotonic()
             try:
-                return call(request, timeout=max(left_s, 0.001))
+                return call(request, timeout=max(left_s, 0.001), metadata=metadata)
             except grpc.RpcError as error:
                 refused = refusal(error, self._address)
                 if not isinstance(refused, errors.Unavailable) or left_s < pause_s:
                     raise refused from None
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_LONGEST_S)
+
+    def _open(self) -> grpc.Channel:
+        import grpc
+
+        if not self._tls.on:
+            return grpc.insecure_channel(self._address)
+        # A certificate that nobody else signed is its own authority.
+        trusted = self._tls.ca or self._tls.cert
+        shown = (self._tls.client_key, self._tls.client_cert)
+        key, cert = (path.read_bytes() if path is not None else None for path in shown)
+        root = trusted.read_bytes() if trusted is not None else None
+        return grpc.secure_channel(self._address, grpc.ssl_channel_credentials(root, key, cert))
 
 
 def _extend(extension: Any, order: Sequence[tuple[str, bool]], equal: Mapping[str, str | int]) -> None:

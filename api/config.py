@@ -211,7 +211,7 @@ def token_in(path: Path) -> str:
     """Return the token of a file, empty if there is none.  Raises ConfigurationError if it cannot be read."""
     try:
         return path.read_text("ascii").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, UnicodeDecodeError):
         told = f"the token in {path} cannot be read: remove the file, the next start makes another"

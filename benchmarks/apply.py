@@ -113,7 +113,7 @@ class Side:
 
 @contextlib.contextmanager
 def _side(config: Config) -> Iterator[Side]:
-    with Client(config.api_address) as api, contextlib.closing(PlainAirflow(config.airflow_port)) as airflow:
+    with Client.of(config) as api, contextlib.closing(PlainAirflow(config.airflow_port)) as airflow:
         yield Side(config, api, airflow)
 
 

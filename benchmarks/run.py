@@ -111,7 +111,7 @@ def measure(bench: Workbench) -> Measured:
     """Return the figures."""
     with contextlib.ExitStack() as stack:
         config = stack.enter_context(platform.running(bench.new_home()))
-        api = stack.enter_context(Client(config.api_address))
+        api = stack.enter_context(Client.of(config))
         airflow = stack.enter_context(contextlib.closing(PlainAirflow(config.airflow_port)))
         side = Side(config, api, airflow)
         side.begin()

@@ -89,7 +89,7 @@ def read(path: Path) -> TokensFile:
             tuple(_known(item, f"tokens[{at}]") for at, item in enumerate(given.get("tokens", []))),
             tuple(_revoked(item, f"revoked[{at}]") for at, item in enumerate(given.get("revoked", []))),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return TokensFile()
     except OSError as error:
         raise TokensFileError(f"{path} cannot be read: {error.strerror}") from error
@@ -223,6 +223,22 @@ class OwnToken:
         """Return the user if it is the token."""
         given = hashlib.sha256(token.encode()).digest()
         return self._principal if hmac.compare_digest(self._digest, given) else None
+
+
+def kept(path: Path, make: Callable[[], str]) -> str:
+    """Return a secret's text; write it first, for its owner alone, if there is none.  The first to link wins a race."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(make() + "\n")
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path.read_text("ascii").strip()
 
 
 def os_user() -> str:

@@ -26,7 +26,7 @@ def client() -> Client:
     """Return a client of the configured API server."""
     from api.client import Client
 
-    return Client(configuration().api_address, timeout_s=ANSWER_S)
+    return Client.of(configuration(), timeout_s=ANSWER_S)
 
 
 def say(line: str = "") -> None:

@@ -58,7 +58,7 @@ def run(config: Config, *, leave: bool) -> None:
         signal.signal(number, _interrupted)
     try:
         _platform(config)
-        with Client(config.api_address) as api:
+        with Client.of(config) as api:
             _apply(api, example)
             finished = _train(api, example)
             _evaluation(api, example.named("Project").metadata.name, finished)

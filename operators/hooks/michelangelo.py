@@ -29,12 +29,13 @@ class MichelangeloHook(BaseHook):
         if not self.conn_id:
             return client()
         connection = self.get_connection(self.conn_id)
-        return Client(f"{connection.host}:{connection.port or 15566}", timeout_s=TIMEOUT_S)
+        address = f"{connection.host}:{connection.port or 15566}"
+        return Client(address, timeout_s=TIMEOUT_S, token=connection.password or "", tls=load().tls)
 
 
 def client() -> Client:
     """Return a client of this platform."""
-    return Client(load().api_address, timeout_s=TIMEOUT_S)
+    return Client.of(load(), timeout_s=TIMEOUT_S)
 
 
 def rollout(namespace: str, deployment: str, revision: str) -> tuple[bool | None, str]:

@@ -48,7 +48,7 @@ def artifact_uri(args: Mapping[str, Any]) -> str:
     """Return the URI of the artifact of the model that is asked for."""
     project = args["run"]["project"]
     if args.get("model"):
-        with Client(load().api_address) as api:
+        with Client.of(load()) as api:
             return artifact_of(api, project, args["model"])
     from operators.hooks.mlflow import ModelRegistry
 

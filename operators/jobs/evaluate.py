@@ -46,7 +46,7 @@ def run(args: Mapping[str, Any]) -> dict[str, str]:
     folder = folder_of(args["run"], "report")
     with written(folder) as temporary:
         (temporary / "report.json").write_text(json.dumps({"test": measured, "split": described.split}, indent=1))
-    with Client(load().api_address) as api:
+    with Client.of(load()) as api:
         name = _create(api, report)
     for title, values in measured.items():
         print(f"{title}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in values.items()))

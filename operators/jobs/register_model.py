@@ -49,7 +49,7 @@ def run(args: Mapping[str, Any], *, convert: Convert = to_onnx) -> dict[str, str
     difference = compare(trained, Scorer(artifact.load(folder.as_uri())), held_out)
     print(f"served form: {len(held_out):,} held-out rows, largest difference {difference:.2e}")
     version = _register(args, described, trained, held_out, folder)
-    with Client(load().api_address) as api:
+    with Client.of(load()) as api:
         name = create_model(api, args, described, version.version, version.artifact_uri, version.uri)
     return {"model": name, "model_version": str(version.version), "mlflow_uri": version.uri}
 

@@ -203,7 +203,7 @@ def test_nobody_answering_is_told_in_time() -> None:
 
 
 def test_a_call_waits_for_a_server_that_starts_again(tmp_path: Path) -> None:
-    with KilledServer(tmp_path) as server, Client(server.config.api_address, timeout_s=30) as client:
+    with KilledServer(tmp_path) as server, Client.of(server.config) as client:
         client.create(kinds()["Project"].new("shop", "shop"))
         server.kill()
         found: list[Any] = []

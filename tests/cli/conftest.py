@@ -47,7 +47,7 @@ def configuration(home: Path) -> Config:
         api_http_port=http,
         airflow_port=airflow,
         serving_port=serving,
-        token="test-token",
+        token="test-token-of-a-platform",
     )
 
 

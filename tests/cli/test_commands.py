@@ -150,7 +150,7 @@ def test_running_an_unknown_pipeline_is_refused(api: Config, ma: Ma, files: Path
 
 def test_a_run_under_a_given_name_starts_once(api: Config, files: Path, ma: Ma, project: str) -> None:
     ma("apply", "-f", str(files))
-    with Client(api.api_address) as client:
+    with Client.of(api) as client:
         assert runs.start(client, project, "train", {}, name="nightly") == "nightly"
         assert runs.start(client, project, "train", {}, name="nightly") == "nightly"
     assert len(json.loads(ma("get", "pr", "-n", project, "-o", "json").out)["items"]) == 1
@@ -176,7 +176,7 @@ def test_kill_asks_for_it_in_the_spec(api: Config, files: Path, ma: Ma, project:
     ma("apply", "-f", str(files))
     ma("pipeline", "run", "train", "-n", project, "--name", "doomed")
     assert ma("pipeline-run", "kill", "doomed", "-n", project).code == 0
-    with Client(api.api_address) as client:
+    with Client.of(api) as client:
         assert client.get("PipelineRun", project, "doomed").spec.kill
 
 

@@ -108,7 +108,7 @@ def flights(ma: Ma) -> Iterator[Flights]:
     """The example, applied and trained once on the session's platform."""
     applied = ma("apply", "-f", str(ROOT / "examples" / "flights"))
     assert applied.code == 0, applied.err
-    with Client(ma.config.api_address) as api:
+    with Client.of(ma.config) as api:
         made = Flights(ma, ma.config, api)
         eventually(lambda: api.get("Pipeline", PROJECT, "train").status.state == READY, "the pipeline's DAG")
         ended = ma("pipeline", "run", "train", "-n", PROJECT, "--wait", timeout_s=300)

@@ -64,7 +64,7 @@ def test_a_demo_that_was_killed_goes_on_where_it_was(ma: Ma) -> None:
     assert sessions.marked(ma.config.home) == []
 
     assert ma("up", "--detach", timeout_s=200).code == 0
-    with Client(ma.config.api_address) as api:
+    with Client.of(ma.config) as api:
         flights = Flights(ma, ma.config, api)
         (run,) = api.list("PipelineRun", PROJECT)
         with flights.airflow() as http:

@@ -74,7 +74,7 @@ def query_of(kind: Kind, namespace: str, options: Any, extension: wire.ListOptio
     for position, path in enumerate(extension.returned_field_skip_list):
         _check_skipped(kind, path, f"list_options_ext.returned_field_skip_list[{position}]")
     where = condition(kind, extension.operation, "list_options_ext.operation")
-    terms = [term for term in (where, _fields(kind, options.fieldSelector)) if term is not None]
+    terms = [term for term in (where, parse_fields(kind, options.fieldSelector)) if term is not None]
     return Query(
         namespace=namespace,
         labels=parse_selector(options.labelSelector),
@@ -83,11 +83,14 @@ def query_of(kind: Kind, namespace: str, options: Any, extension: wire.ListOptio
         offset=pagination.offset,
         limit=min(limit or LARGEST_PAGE, LARGEST_PAGE),
         start=getattr(options, "continue"),
+        # Who pages by offsets shows how many pages there are; Kubernetes leaves the count out with selectors.
+        count=extension.HasField("pagination"),
     )
 
 
-def _fields(kind: Kind, selector: str) -> Group | None:
-    terms, path = [], "list_options.fieldSelector"
+def parse_fields(kind: Kind, selector: str, path: str = "list_options.fieldSelector") -> Group | None:
+    """Parse a Kubernetes field selector (`spec.type=1`) on a kind, None if it is empty.  Raises InvalidArgument."""
+    terms = []
     for requirement in parse_selector(selector, path):
         operator = {"in": Operator.IN, "notin": Operator.NOT_IN}.get(requirement.operator)
         if operator is None:

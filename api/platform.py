@@ -1,0 +1,141 @@
+"""What concerns resources of every kind at once, for any transport: watch, search, apply.
+
+Like `Operations`: a transport parses a message of michelangelo.platform.v1, makes a `Call` and hands both over.
+Who may, what is recorded and how it is refused is the same for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import Message
+
+from api.admission import check_version, refuse
+from api.calls import Access, Call, Everybody
+from api.criteria import bad_filter
+from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated, Unimplemented
+from api.kinds import Kind, kinds
+from api.listing import parse_fields, parse_selector
+from api.representable import faults
+from api.resources import Resources, entry_of
+from api.selection import Selection
+from api.store.base import Key
+from api.validation import nearest, shown
+from api.watch import Hub, Watch
+
+DENIED = (PermissionDenied, NotFound, Unauthenticated)
+MOST_NAMESPACES = 1000
+# How long a watch shows what its caller may no longer see.
+RECHECK_S = 30.0
+LONGEST_WATCH_S = 3600.0
+
+Scopes = Mapping[str, frozenset[str] | None]
+
+
+class Platform:
+    """Watch, search and apply.  `access`: who may do what."""
+
+    def __init__(self, resources: Resources, hub: Hub, access: Access | None = None) -> None:
+        self._resources = resources
+        self._hub = hub
+        self._access = access or Everybody()
+
+    async def close(self) -> None:
+        """End all watches."""
+        await self._hub.close()
+
+    async def watch(self, call: Call, request: Any) -> Watch:
+        """Open the watch that a WatchRequest asks for; it must be closed.  Raises what `Hub.watch` raises.
+
+        It ends when its caller may see more or less than at its beginning, and after an hour.
+        """
+        refuse(list(faults(request)))
+        check_version(request.resource_version, "resource_version")
+        wanted = known_kinds(request.kinds)
+        labels = parse_selector(request.label_selector, "label_selector")
+        fields = {kind.name: parse_fields(kind, request.field_selector, "field_selector") for kind in wanted}
+        scopes = await self.scopes(call, "Watch", request)
+        watch = await self._hub.watch(
+            Selection.of(scopes, labels, {kind: group for kind, group in fields.items() if group is not None}),
+            int(request.resource_version) if request.resource_version else None,
+            bookmarks=request.allow_bookmarks,
+            principal=call.principal.subject,
+        )
+        recheck = asyncio.create_task(self._recheck(call, request, scopes, watch))
+        watch.on_close(recheck.cancel)
+        too_long = partial(watch.stop, "a watch lasts an hour at most", "WATCH_ENDED")
+        watch.on_close(asyncio.get_running_loop().call_later(LONGEST_WATCH_S, too_long).cancel)
+        return watch
+
+    async def search(self, call: Call, request: Any) -> Message:
+        """Find what a SearchRequest asks for."""
+        raise Unimplemented("this release does not search")
+
+    async def apply(self, call: Call, request: Any) -> Message:
+        """Declare what an ApplyRequest holds."""
+        raise Unimplemented("this release does not apply")
+
+    async def _recheck(self, call: Call, request: Any, scopes: Scopes, watch: Watch) -> None:
+        """End a watch whose caller may see something else than it did."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                now = await self.scopes(call, "Watch", request)
+            except DENIED as error:
+                watch.end(error)
+                return
+            except ApiError:
+                continue
+            if now != scopes:
+                watch.end(
+                    Expired("what you may see has changed: list again and watch from there", reason="VIEW_CHANGED")
+                )
+                return
+
+    async def scopes(self, call: Call, verb: str, request: Any) -> Scopes:
+        """Return the namespaces of each kind that a request selects and its caller may see, None for all.
+
+        What is named must be allowed; what is not named is narrowed to what is.  Raises PermissionDenied, NotFound.
+        """
+        if len(request.namespaces) > MOST_NAMESPACES:
+            told = f"has {len(request.namespaces)} entries, at most {MOST_NAMESPACES} are allowed"
+            raise bad_filter("namespaces", told)
+        wanted, named = known_kinds(request.kinds), frozenset(request.namespaces)
+        found: dict[str, frozenset[str] | None] = {}
+        for kind in wanted:
+            visible = await self._access.visible(call, verb, kind.name)
+            if named and request.kinds:
+                for namespace in sorted(named - (named if visible is None else visible)):
+                    await self.require(call, verb, Key(kind.name, namespace, ""))
+                found[kind.name] = named
+            elif named:
+                found[kind.name] = named if visible is None else visible & named
+            else:
+                found[kind.name] = visible
+        if all(namespaces is not None and not namespaces for namespaces in found.values()):
+            # Nothing is to be seen: whether that is a refusal, access says.
+            await self.require(call, verb, Key(wanted[0].name, min(named, default=""), ""))
+        return found
+
+    async def require(self, call: Call, verb: str, key: Key) -> None:
+        """Return if the caller may; a refusal is recorded.  Raises PermissionDenied, NotFound, Unauthenticated."""
+        try:
+            await self._access.require(call, verb, key.kind, key.namespace, key.name)
+        except DENIED as error:
+            await self._resources.record(replace(entry_of(call, verb, key), outcome=error.code, reason=error.reason))
+            raise
+
+
+def known_kinds(names: Sequence[str]) -> list[Kind]:
+    """Return the kinds of some names, all kinds for none.  Raises InvalidArgument for a name that is none."""
+    found = [
+        FieldViolation(f"kinds[{position}]", f"{shown(name)!r} is no kind{nearest(name, kinds())}", shown(name))
+        for position, name in enumerate(names)
+        if name not in kinds()
+    ]
+    refuse(found, "UNKNOWN_KIND")
+    return [kinds()[name] for name in dict.fromkeys(names)] if names else list(kinds().values())

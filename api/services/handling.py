@@ -1,0 +1,121 @@
+"""What every gRPC method does around its work: who calls, bytes to a message, a refusal to a status.  Knows no method.
+
+Bytes are parsed here, not by gRPC: a message that cannot be parsed is an answer like any other, and the connection
+stays usable (`guarantees.md` 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from api.auth.entrance import Entrance
+from api.calls import Call, named
+from api.errors import ApiError, InvalidArgument
+from api.services.status import status_of
+
+# What the parser says of bytes that are no message, and what that means; the last entry is for all the rest.
+UNREADABLE = {
+    "MaxDepth": ("TOO_DEEP", "it is nested deeper than 100 messages"),
+    "bad UTF-8": ("BAD_TEXT", "a text in it is not UTF-8"),
+    "": ("BAD_MESSAGE", "its bytes cannot be read"),
+}
+
+LONGEST_WARNING = 256
+
+# Returns the call with who makes it, or refuses it.
+Enter = Callable[[Call, Any], Awaitable[Call]]
+# Takes the call, its message and gRPC's context; returns the bytes of the answer, None when it wrote them itself.
+Work = Callable[[Call, Any, Any], Awaitable[bytes | None]]
+# Is told of a call that was refused before its work began.
+Unread = Callable[[Call, ApiError], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+async def _untold(_: Call, __: ApiError) -> None:
+    """Tell nobody."""
+
+
+def entering(entrance: Entrance, verb: str, kind: str = "") -> Enter:
+    """Return how callers of a method come in.  `kind`: what it is about, empty for several."""
+
+    async def enter(call: Call, context: Any) -> Call:
+        headers = [(name, value) for name, value in context.invocation_metadata() or () if isinstance(value, str)]
+        return await entrance.enter(call, headers, context.peer(), context.auth_context(), verb=verb, kind=kind)
+
+    return enter
+
+
+def endpoint(path: str, request_class: Any, work: Work, enter: Enter, unread: Unread = _untold) -> Any:
+    """Return what gRPC calls for a method: `work` with its errors made a status, and one line in the log."""
+
+    async def served(raw: bytes, context: Any) -> bytes | None:
+        started = time.monotonic()
+        call = call_of(context)
+        code = "OK"
+        try:
+            call = await enter(call, context)
+            try:
+                request = parse(request_class, raw)
+            except ApiError as error:
+                await unread(call, error)
+                raise
+            answer = await work(call, request, context)
+            if call.warnings:
+                context.set_trailing_metadata(warnings_of(call))
+            return answer
+        except ApiError as error:
+            code = error.code
+            await abort(context, error, call.request_id)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code = "INTERNAL"
+            log.exception("%s failed, request %s", path, call.request_id)
+            await abort(context, ApiError("internal error: quote the request id when you report it"), call.request_id)
+        finally:
+            log.info("%s %s %.1f ms request=%s", path, code, (time.monotonic() - started) * 1000, call.request_id)
+        raise AssertionError("abort returns never")
+
+    return served
+
+
+def parse(request_class: Any, raw: bytes) -> Any:
+    """Return the message of some bytes.  Raises InvalidArgument."""
+    try:
+        return request_class.FromString(raw)
+    except DecodeError as error:
+        reason, why = next(told for part, told in UNREADABLE.items() if part in str(error))
+        raise InvalidArgument(f"the request is no {request_class.DESCRIPTOR.name}: {why}", reason=reason) from error
+
+
+def call_of(context: Any) -> Call:
+    """Return who calls, and what it said about its call."""
+    sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return named(
+        sent.get("x-request-id"),
+        source="grpc",
+        force=sent.get("x-force", "").lower() == "true",
+        timeout_s=context.time_remaining(),
+    )
+
+
+def warnings_of(call: Call) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that tell what a call is warned of, as HTTP's `Warning` header does: printable ASCII."""
+    told = (text.encode("ascii", "replace").decode().replace('"', "'") for text in call.warnings)
+    return tuple(("warning", f'299 - "{text}"'[:LONGEST_WARNING]) for text in told)
+
+
+async def abort(context: Any, error: ApiError, request_id: str) -> None:
+    """Answer a refusal.  Raises always."""
+    status = status_of(error, request_id)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    await context.abort(getattr(grpc.StatusCode, error.code), status.message)

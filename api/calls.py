@@ -32,7 +32,8 @@ class Call:
 
     source: grpc, http or controller; force: a write over whatever is stored, without naming its version; misnamed: the
     client gave an id that is no UUID; timeout_s: how long the caller waits, None if it did not say; warnings: what the
-    caller is told beside the answer.
+    caller is told beside the answer; asked: what the client sent, where the request was computed from it and from what
+    is stored, as of a patch.
     """
 
     principal: Principal = SYSTEM
@@ -43,6 +44,7 @@ class Call:
     misnamed: bool = False
     timeout_s: float | None = None
     warnings: list[str] = field(default_factory=list, compare=False)
+    asked: bytes = b""
 
     def warn(self, text: str) -> None:
         """Tell the caller something beside the answer, at most ten things."""
@@ -78,6 +80,17 @@ class Access(Protocol):
         """Return the projects whose objects it may see, None for all."""
         ...
 
+    async def admit(self, call: Call, old: Any | None, new: Any | None) -> None:
+        """Return if it may make `new` of `old`; None is what is not there yet, or not any more.
+
+        May fill in what access keeps in an object.  Raises PermissionDenied, FailedPrecondition.
+        """
+        ...
+
+    def wrote(self, resource: Any, *, gone: bool = False) -> None:
+        """Take in what was written, before its change comes back from the store.  `gone`: it was deleted."""
+        ...
+
 
 class Everybody:
     """Access without identities: everyone may do everything.  For a server that nobody else can reach, and tests."""
@@ -88,3 +101,9 @@ class Everybody:
     async def visible(self, call: Call, verb: str, kind: str) -> frozenset[str] | None:
         """Show all projects."""
         return None
+
+    async def admit(self, call: Call, old: Any | None, new: Any | None) -> None:
+        """Admit everything."""
+
+    def wrote(self, resource: Any, *, gone: bool = False) -> None:
+        """Nothing follows from it."""

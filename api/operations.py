@@ -1,12 +1,12 @@
 """The six operations of every kind, for any transport: who may, what was asked before, what is done, what is recorded.
 
-A transport parses a request, makes a `Call` and hands both over; the answer and the errors are the same for all.
+A transport parses a request, makes a `Call` and hands both over; the answer and the errors are the same for all.  What
+writes is finished once it has begun, whether or not its caller still waits: each call has one record (`docs/calls.md`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,18 +16,42 @@ from typing import Any
 from google.protobuf.message import Message
 
 from api.admission import refuse
+from api.asked import (
+    answer_of,
+    check_call,
+    is_dry,
+    is_orphaning,
+    key_asked,
+    mask_answer,
+    named_request,
+    resource_asked,
+    skip_field,
+)
 from api.calls import Access, Call, Everybody
-from api.errors import Conflict, FieldViolation, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
+from api.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
+from api.gen.michelangelo.api import list_pb2
+from api.hooks import Event
 from api.kinds import Kind, kinds
 from api.listing import LARGEST_PAGE, query_of
+from api.masking import masked, masked_error
 from api.representable import faults
 from api.resources import Resources, entry_of
 from api.store.base import Key, Preconditions, Request
-from api.validation import shown
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")
-MUTATING = frozenset({"Create", "Update", "Delete"})
-DRY_RUN_ALL = "All"
+MUTATING = frozenset({"Create", "Update", "Delete", "DeleteCollection"})
+DENIED = (PermissionDenied, NotFound, Unauthenticated)
+LONGEST_CALL_S = 300.0
 
 Handler = Callable[[Kind, Any, Resources], Awaitable[Message]]
 
@@ -72,46 +96,146 @@ class Operations:
             "DeleteCollection": self._delete_collection,
             "List": self._list,
         }
+        # Held here: the loop alone would forget them.
+        self._running: set[asyncio.Future[Message]] = set()
 
     async def call(self, call: Call, operation: Operation, request: Any) -> Message:
         """Carry out one operation.  Raises `api.errors`."""
-        kind = operation.kind
+        waits_s = LONGEST_CALL_S if call.timeout_s is None else min(call.timeout_s, LONGEST_CALL_S)
+        try:
+            async with asyncio.timeout(waits_s if waits_s >= 0 else LONGEST_CALL_S):
+                if operation.verb not in MUTATING:
+                    return await self._carry_out(call, operation, request, self._resources.of(call, None, self._access))
+                task = asyncio.ensure_future(self._recorded(call, operation, request))
+                self._running.add(task)
+                task.add_done_callback(self._ended)
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the call took longer than its caller waits: ask again; with the same x-request-id it has one effect"
+            ) from None
+
+    def _ended(self, task: asyncio.Future[Message]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Its caller may be gone: what went wrong is in the audit log.
+            task.exception()
+
+    async def settled(self) -> None:
+        """Wait for what has begun."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def refused(self, call: Call, operation: Operation, error: ApiError) -> None:
+        """Record a call that its transport refused: its bytes are no message, or nobody knows who sent it."""
+        if operation.verb in MUTATING or isinstance(error, DENIED):
+            await self._record(call, operation.verb, Key(operation.kind.name, "", ""), error)
+
+    async def _record(
+        self, call: Call, verb: str, key: Key, error: ApiError | None = None, reason: str = "", also: int = 0
+    ) -> None:
+        if call.principal.kind == "system":
+            return
+        entry = replace(entry_of(call, verb, key), reason=reason, also=also)
+        if error is not None:
+            entry = replace(entry, outcome=error.code, reason=getattr(error, "why", "") or error.reason)
+        await self._resources.record(entry)
+
+    async def _recorded(self, call: Call, operation: Operation, request: Any) -> Message:
+        """Carry out what may write, with exactly one record of it, or one for each effect."""
+        kind, key = operation.kind, key_asked(operation.kind, request)
+        named = named_request(call, operation.path, request)
+        resources = self._resources.of(call, named, self._access)
+        try:
+            answer = await self._carry_out(call, operation, request, resources)
+        except ApiError as error:
+            answered = await self._answered_since(named, kind, error)
+            if answered is not None:
+                return answer_of(kind, operation.verb, answered)
+            await self._record(call, operation.verb, key, error, also=resources.outcome.effects)
+            raise
+        except Exception:
+            await self._record(call, operation.verb, key, ApiError("internal error"))
+            raise
+        outcome = resources.outcome
+        if outcome.replayed or (outcome.effects and operation.verb != "DeleteCollection"):
+            return answer
+        reason = "" if outcome.effects else "NO_EFFECT"
+        if named is None:
+            await self._record(call, operation.verb, key, reason=reason, also=outcome.effects)
+        else:
+            left = outcome.answer if outcome.answer is not None else kind.message()
+            entry = replace(entry_of(call, operation.verb, key), reason=reason, also=outcome.effects)
+            await self._resources.record(entry, named, left)
+        return answer
+
+    async def _answered_since(self, named: Request | None, kind: Kind, error: ApiError) -> Any | None:
+        """Return the answer of the same request that was sent twice at a time, if the other one is why this failed."""
+        if named is None or error.reason == "REQUEST_ID_REUSED":
+            return None
+        if not isinstance(error, Conflict | AlreadyExists | NotFound):
+            return None
+        return await self._resources.remembered(named, kind.name)
+
+    async def _carry_out(self, call: Call, operation: Operation, request: Any, resources: Resources) -> Message:
+        kind, verb = operation.kind, operation.verb
+        key = key_asked(kind, request)
+        check_call(call, mutating=verb in MUTATING)
         # Fields are named as in the object, not as in the request around it.
         refuse([replace(v, field=v.field.removeprefix(f"{kind.singular}.")) for v in faults(request)])
-        key = _key(kind, request)
         try:
-            await self._access.require(call, operation.verb, kind.name, key.namespace, key.name)
-        except (PermissionDenied, NotFound, Unauthenticated) as error:
-            await self._resources.record(
-                replace(entry_of(call, operation.verb, key), outcome=error.code, reason=error.reason)
-            )
+            await self._access.require(call, verb, kind.name, key.namespace, key.name)
+        except DENIED as error:
+            if verb not in MUTATING:
+                await self._record(call, verb, key, error)
             raise
-        named = _named_request(call, operation, request)
-        if named is not None and operation.verb in MUTATING:
-            answered = await self._resources.remembered(named, kind.name)
-            if answered is not None:
-                return (
-                    _response(kind, "Delete") if operation.verb == "Delete" else _answer(kind, operation.verb, answered)
-                )
-        return await self._handlers[operation.verb](kind, request, self._resources.of(call, named))
+        shows = not kind.sensitive or await self.unmasked(call, kind.name, key.namespace)
+        try:
+            named = resources.request
+            if named is not None:
+                answered = await resources.remembered(named, kind.name)
+                if answered is not None:
+                    resources.outcome.replayed = True
+                    return answer_of(kind, verb, answered if shows else masked(kind, answered))
+            if verb not in MUTATING:
+                await resources.hooks.before(Event(f"before_{verb.lower()}", call, kind.name, key.namespace, key.name))
+            answer = await self._handlers[verb](kind, request, resources)
+        except ApiError as error:
+            raise masked_error(kind, error) from error.__cause__
+        if verb not in MUTATING:
+            found = getattr(answer, answer.DESCRIPTOR.fields[0].name)
+            event = Event(f"after_{verb.lower()}", call, kind.name, key.namespace, key.name, new=found)
+            resources.hooks.after_read(event)
+            if shows and kind.sensitive:
+                await self._record(call, verb, key, reason="UNMASKED")
+        if not shows:
+            mask_answer(kind, verb, answer)
+        return answer
+
+    async def unmasked(self, call: Call, kind: str, namespace: str) -> bool:
+        """Whether the caller sees the sensitive fields of a kind."""
+        try:
+            await self._access.require(call, "Unmask", kind, namespace)
+        except DENIED:
+            return False
+        return True
 
     async def _create(self, kind: Kind, request: Any, resources: Resources) -> Message:
-        resource = _named(kind, request)
-        return _answer(
+        resource = resource_asked(kind, request)
+        return answer_of(
             kind,
             "Create",
-            await resources.create(resource, dry_run=_dry(request.create_options, "create_options")),
+            await resources.create(resource, dry_run=is_dry(request.create_options, "create_options")),
         )
 
     async def _get(self, kind: Kind, request: Any, resources: Resources) -> Message:
-        return _answer(kind, "Get", await resources.get(kind.name, request.namespace, request.name))
+        return answer_of(kind, "Get", await resources.get(kind.name, request.namespace, request.name))
 
     async def _update(self, kind: Kind, request: Any, resources: Resources) -> Message:
-        resource = _named(kind, request)
-        return _answer(
+        resource = resource_asked(kind, request)
+        return answer_of(
             kind,
             "Update",
-            await resources.update(resource, dry_run=_dry(request.update_options, "update_options")),
+            await resources.update(resource, dry_run=is_dry(request.update_options, "update_options")),
         )
 
     async def _delete(self, kind: Kind, request: Any, resources: Resources) -> Message:
@@ -121,23 +245,22 @@ class Operations:
             request.namespace,
             request.name,
             preconditions=Preconditions(options.preconditions.uid, options.preconditions.resourceVersion),
-            orphan=_orphan(options),
-            dry_run=_dry(options, "delete_options"),
+            orphan=is_orphaning(options),
+            dry_run=is_dry(options, "delete_options"),
         )
-        answer: Message = _response(kind, "Delete")
-        return answer
+        return answer_of(kind, "Delete")
 
     async def _delete_collection(self, kind: Kind, request: Any, resources: Resources) -> Message:
         if not request.namespace:
             told = "is required: a collection is deleted one project at a time"
             refuse([FieldViolation("namespace", told)], "MISSING_FIELD")
-        orphan, dry = _orphan(request.delete_options), _dry(request.delete_options, "delete_options")
-        query = query_of(kind, request.namespace, request.list_options, _no_extension())
+        orphan, dry = is_orphaning(request.delete_options), is_dry(request.delete_options, "delete_options")
+        query = query_of(kind, request.namespace, request.list_options, list_pb2.ListOptionsExt())
         if not request.list_options.limit:
             query = replace(query, limit=0)
+        used: list[FailedPrecondition] = []
         for item in (await resources.list(kind.name, query)).items:
-            # What is gone by now was deleted by another call, or with its owner.
-            with contextlib.suppress(NotFound, Conflict):
+            try:
                 await resources.delete(
                     kind.name,
                     item.metadata.namespace,
@@ -147,11 +270,21 @@ class Operations:
                     dry_run=dry,
                     part=True,
                 )
-        answer: Message = _response(kind, "DeleteCollection")
-        return answer
+            except (NotFound, Conflict):
+                # What is gone by now was deleted by another call, or with its owner.
+                continue
+            except FailedPrecondition as error:
+                used.append(error)
+        if used:
+            told = f"{len(used)} were not deleted, all others were: {'; '.join(error.message for error in used[:5])}"
+            violations = [violation for error in used for violation in error.violations]
+            raise FailedPrecondition(told, reason=used[0].reason, violations=violations)
+        return answer_of(kind, "DeleteCollection")
 
     async def _list(self, kind: Kind, request: Any, resources: Resources) -> Message:
         query = query_of(kind, request.namespace, request.list_options, request.list_options_ext)
+        seen = None if query.namespace else await self._access.visible(resources.call, "List", kind.name)
+        query = replace(query, principal=resources.call.principal.subject, namespaces=seen)
         page = await resources.list(kind.name, query)
         listing = kind.list_message()
         listing.type_meta.kind = kind.list_message.DESCRIPTOR.name
@@ -163,76 +296,7 @@ class Operations:
         listing.items.extend(page.items)
         for path in request.list_options_ext.returned_field_skip_list:
             for item in listing.items:
-                _skip(item, path)
-        response: Message = _response(kind, "List")
+                skip_field(item, path)
+        response = answer_of(kind, "List")
         getattr(response, response.DESCRIPTOR.fields[0].name).CopyFrom(listing)
         return response
-
-
-def _key(kind: Kind, request: Any) -> Key:
-    """Return what a request is about; parts that it does not name are empty."""
-    here = request
-    if kind.singular in request.DESCRIPTOR.fields_by_name:
-        here = getattr(request, kind.singular).metadata
-        if kind.name == "Project":
-            return Key(kind.name, here.namespace or here.name, here.name)
-    return Key(kind.name, here.namespace, getattr(here, "name", ""))
-
-
-def _named_request(call: Call, operation: Operation, request: Any) -> Request | None:
-    if not call.repeatable:
-        return None
-    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-    return Request(f"{call.principal.subject} {operation.path}", call.request_id, digest)
-
-
-def _named(kind: Kind, request: Any) -> Any:
-    field = kind.singular
-    if not request.HasField(field):
-        raise InvalidArgument(
-            f"{field} is required", violations=[FieldViolation(field, "is required")], reason="MISSING_FIELD"
-        )
-    return getattr(request, field)
-
-
-def _response(kind: Kind, verb: str) -> Any:
-    described: Any = kind.method(verb).output_type
-    return described._concrete_class()
-
-
-def _answer(kind: Kind, verb: str, resource: Any) -> Message:
-    response = _response(kind, verb)
-    getattr(response, kind.singular).CopyFrom(resource)
-    return response  # type: ignore[no-any-return]
-
-
-def _dry(options: Any, field: str) -> bool:
-    unknown = [value for value in options.dryRun if value != DRY_RUN_ALL]
-    if unknown:
-        told = f"knows the value {DRY_RUN_ALL!r} only, not {shown(unknown[0])!r}"
-        refuse([FieldViolation(f"{field}.dryRun", told)], "INVALID_ARGUMENT")
-    return bool(options.dryRun)
-
-
-def _orphan(options: Any) -> bool:
-    policy = options.propagationPolicy
-    if policy not in ("", "Background", "Foreground", "Orphan"):
-        told = f"is Background, Foreground or Orphan, not {shown(policy)!r}"
-        refuse([FieldViolation("delete_options.propagationPolicy", told)], "INVALID_ARGUMENT")
-    return bool(policy == "Orphan" or options.orphanDependents)
-
-
-def _no_extension() -> Any:
-    from api.gen.michelangelo.api import list_pb2
-
-    return list_pb2.ListOptionsExt()
-
-
-def _skip(item: Any, path: str) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        if part not in item.DESCRIPTOR.fields_by_name or not item.HasField(part):
-            return
-        item = getattr(item, part)
-    if last in item.DESCRIPTOR.fields_by_name:
-        item.ClearField(last)

@@ -5,17 +5,16 @@ Clients write metadata and spec; `update_status` is for controllers alone.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import logging
-import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from api import external, finalizers, masking, server_fields, versions
 from api.admission import (
-    RULE,
+    LONGEST_NAME,
     check_owners,
     check_project,
     check_referees,
@@ -23,13 +22,13 @@ from api.admission import (
     check_size,
     check_update,
     check_version,
-    is_name,
     refuse,
-    suggestion,
 )
 from api.audit import Entry
-from api.calls import Call
-from api.errors import Conflict, FieldViolation, NotFound
+from api.calls import Access, Call, Everybody
+from api.errors import AlreadyExists, Conflict, FieldViolation, NotFound, PermissionDenied
+from api.external import External
+from api.hooks import NO_HOOKS, Event, Hooks
 from api.kinds import Kind, Resource, kind_of, kinds, stamp
 from api.store.base import (
     Change,
@@ -45,31 +44,57 @@ from api.store.base import (
     already_exists,
 )
 from api.store.records import check
-from api.store.values import UPDATED_LABEL, key_of
+from api.store.values import key_of
+from api.usage import refuse_used
 from api.validation import shown
 
-SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
 FOREGROUND = "foregroundDeletion"
+STATUS_IGNORED = "status was ignored: it is written by the platform alone"
 
 Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence[FieldViolation]]]
 
-log = logging.getLogger(__name__)
+
+@dataclass
+class Outcome:
+    """What a call has done so far.  `effects`: each has its audit record; `answer`: what was there already instead.
+
+    replayed: it was carried out before.
+    """
+
+    effects: int = 0
+    answer: Resource | None = None
+    replayed: bool = False
 
 
 class Resources:
-    """Every operation on resources.  `admitters`: further checks by kind, called with (resources, old or None, new)."""
+    """Every operation on resources.  `admitters`: further checks by kind, called with (resources, old or None, new).
 
-    def __init__(self, store: Store, admitters: Mapping[str, Sequence[Admitter]] | None = None) -> None:
+    external: where large fields go; hooks: what runs before writes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        admitters: Mapping[str, Sequence[Admitter]] | None = None,
+        *,
+        external: External | None = None,
+        hooks: Hooks = NO_HOOKS,
+    ) -> None:
         self._store = store
         self._admitters = dict(admitters or {})
-        self._call = Call()
-        self._request: Request | None = None
+        self._external = external or External()
+        self.hooks = hooks
+        self.call = Call()
+        self.outcome = Outcome()
+        self._access: Access = Everybody()
+        self.request: Request | None = None
         self._fence: Lease | None = None
 
-    def of(self, call: Call, request: Request | None = None) -> Resources:
-        """Return the same resources, written in the name of a call: its audit records, its effects once."""
+    def of(self, call: Call, request: Request | None = None, access: Access | None = None) -> Resources:
+        """Return the same resources, written in the name of a call: its rights, its audit records, its effects once."""
         bound = copy.copy(self)
-        bound._call, bound._request = call, request
+        bound.call, bound.request, bound.outcome = call, request, Outcome()
+        bound._access = access or self._access
         return bound
 
     def fenced(self, lease: Lease) -> Resources:
@@ -80,51 +105,99 @@ class Resources:
 
     def _trail(self, verb: str, key: Key, *, part: str = "") -> Trail:
         """Return what is committed with an effect.  The platform's own status writes leave no audit record."""
-        entry = None if self._call.principal.kind == "system" else entry_of(self._call, verb, key)
-        request = self._request
+        entry = None if self.call.principal.kind == "system" else entry_of(self.call, verb, key)
+        request = self.request
         if request is not None and part:
             request = replace(request, id=f"{request.id}/{part}")
         return Trail(entry, request, self._fence)
 
+    async def _done(self, stored: Any, *, gone: bool = False) -> Any:
+        """Return the whole object of what a write stored."""
+        self.outcome.effects += 1
+        self._access.wrote(stored, gone=gone)
+        return await self._external.fill(stored)
+
     async def get(self, kind: str, namespace: str, name: str) -> Any:
-        """Return one object.  Raises NotFound."""
-        return await self._store.get(Key(kind, namespace, name))
+        """Return one whole object.  Raises NotFound, and DataLoss when a part of it is gone."""
+        return await self._external.fill(await self._store.get(Key(kind, namespace, name)))
 
     async def find(self, key: Key) -> Any | None:
-        """Return one object, None if it does not exist."""
+        """Return one whole object, None if it does not exist or is not the caller's to know."""
+        light = await self._look(key)
+        return None if light is None else await self._external.fill(light)
+
+    async def _look(self, key: Key) -> Any | None:
+        """Return one object without its large values, None if it does not exist or is not the caller's to know."""
+        if not await self._sees(key):
+            return None
         try:
             return await self._store.get(key)
         except NotFound:
             return None
 
+    async def _sees(self, key: Key) -> bool:
+        seen = await self._access.visible(self.call, "Get", key.kind)
+        return seen is None or key.namespace in seen
+
     async def list(self, kind: str, query: Query | None = None) -> Page:
-        """Return a page of objects."""
+        """Return a page of objects, without their large values (`api.external`)."""
         return await self._store.list(kind, query or Query())
 
     async def create(self, resource: Any, *, dry_run: bool = False) -> Any:
         """Store a new object with server-set metadata.  Raises InvalidArgument, NotFound, AlreadyExists."""
         new = copy.deepcopy(resource)
         kind = kind_of(new)
-        _prepare(kind, new)
+        server_fields.prepare(kind, new)
+        if new.status.ListFields():
+            self.call.warn(STATUS_IGNORED)
+        external.restore(kind, None, new)
+        masking.restore(kind, None, new)
+        await self._before("create", key_of(new), None, new)
+        await self._may(None, new)
         must_exist = await self._admit(kind, None, new)
-        metadata = new.metadata
-        metadata.uid = str(uuid.uuid4())
-        metadata.generation = 1
-        metadata.creationTimestamp.GetCurrentTime()
-        metadata.ClearField("deletionTimestamp")
-        metadata.ClearField("resourceVersion")
-        new.status.Clear()
-        _touch(new, spec=True)
-        if dry_run:
-            await self._refuse_taken(new)
-            return new
-        write = Write(new, must_exist=tuple(must_exist))
-        return await self._store.create(write, self._trail("Create", key_of(new)))
+        server_fields.begin(new)
+        async with self._telling_no_other(key_of(new)):
+            if dry_run:
+                await self._refuse_taken(new)
+                return new
+            write = Write(await self._external.move(new), must_exist=tuple(must_exist))
+            return await self._done(await self._store.create(write, self._trail("Create", key_of(new))))
 
     async def _refuse_taken(self, new: Any) -> None:
-        taken = await self.find(key_of(new))
-        if taken is not None:
-            raise already_exists(key_of(new), taken.metadata.uid)
+        try:
+            taken = await self._store.get(key_of(new))
+        except NotFound:
+            return
+        raise already_exists(key_of(new), taken.metadata.uid)
+
+    @contextlib.asynccontextmanager
+    async def _telling_no_other(self, key: Key) -> AsyncIterator[None]:
+        """Say of a name that is taken by what is not the caller's to know that it is taken, and no more."""
+        try:
+            yield
+        except AlreadyExists as error:
+            if error.reason != "ALREADY_EXISTS" or await self._sees(key):
+                raise
+            raise AlreadyExists(f"{key.kind} {shown(key.name)!r} cannot be made: choose another name") from None
+
+    async def _before(self, verb: str, key: Key, old: Any | None, new: Any | None) -> None:
+        point = f"before_{verb}"
+        if self.hooks.wanted(point, key.kind):
+            await self.hooks.before(Event(point, self.call, key.kind, key.namespace, key.name, old, new))
+
+    async def _may(self, old: Any | None, new: Any) -> None:
+        """Ask access about a write, and about the finalizers that it takes away."""
+        key = key_of(new)
+
+        async def finalize() -> bool:
+            try:
+                await self._access.require(self.call, "Finalize", key.kind, key.namespace, key.name)
+            except (NotFound, PermissionDenied):
+                return False
+            return True
+
+        await self._access.admit(self.call, old, new)
+        await finalizers.settle(self.call, old, new, finalize)
 
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
@@ -132,9 +205,9 @@ class Resources:
         found = check_shape(kind, new)
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)
-        must_exist = list(await check_project(new, self.find)) if old is None else []
+        must_exist = list(await check_project(new, self._look)) if old is None else []
         for check_others in (check_owners, check_referees):
-            checked = await check_others(new, old, self.find)
+            checked = await check_others(new, old, self._look)
             found += checked.faults
             must_exist += checked.needed
         for admitter in self._admitters.get(kind.name, ()):
@@ -145,37 +218,57 @@ class Resources:
     async def update(self, resource: Any, *, dry_run: bool = False) -> Any:
         """Replace metadata and spec; the stored status stays.  Raises NotFound, Conflict, InvalidArgument.
 
-        Without metadata.resourceVersion the last write wins, as in Kubernetes' unconditional update.
+        It must name the version that it changes, unless the call forces it over whatever is stored.
         """
-        check_version(resource.metadata.resourceVersion, "metadata.resourceVersion")
+        given = "" if self.call.force else resource.metadata.resourceVersion
+        check_version(resource.metadata.resourceVersion, versions.FIELD)
         while True:
             try:
-                return await self._update(resource, dry_run=dry_run)
-            except Conflict:
-                if resource.metadata.resourceVersion:
+                return await self._update(resource, given, dry_run=dry_run)
+            except Conflict as error:
+                if error.reason == "DEPOSED":
                     raise
+                if given:
+                    stored = await self._store.get(key_of(resource))
+                    if stored.metadata.resourceVersion == given:
+                        raise
+                    raise await versions.refusal(self._store, key_of(resource), given, stored) from None
 
-    async def _update(self, resource: Any, *, dry_run: bool) -> Any:
+    async def _update(self, resource: Any, given: str, *, dry_run: bool) -> Any:
         kind, new = kind_of(resource), copy.deepcopy(resource)
         stamp(new)
         new.spec.SetInParent()
-        old = await self._store.get(key_of(new))
-        check(key_of(new), old, Preconditions(resource_version=new.metadata.resourceVersion))
+        key = key_of(new)
+        stored = await self._store.get(key)
+        if not given and not self.call.force:
+            raise versions.version_required()
+        check(key, stored, Preconditions(resource_version=given))
+        old = await self._external.fill(copy.deepcopy(stored))
+        external.restore(kind, old, new)
+        masking.restore(kind, old, new)
+        if new.status.ListFields() and new.status != old.status:
+            self.call.warn(STATUS_IGNORED)
         refuse(check_update(kind, old, new), "IMMUTABLE_FIELD")
-        _carry_over(old, new)
-        if _same(old, new):
+        await self._before("update", key, old, new)
+        server_fields.carry_over(old, new)
+        await self._may(old, new)
+        if server_fields.same(old, new):
+            self.outcome.answer = stored
             return old
         must_exist = await self._admit(kind, old, new)
-        if new.spec != old.spec:
+        respecified = new.spec != old.spec
+        if respecified:
             new.metadata.generation = old.metadata.generation + 1
-        _touch(new, spec=new.spec != old.spec)
+        server_fields.touch(new, spec=respecified)
         if dry_run:
             return new
+        trail = self._trail("Update", key)
         if old.metadata.HasField("deletionTimestamp") and not new.metadata.finalizers:
-            trail = self._trail("Update", key_of(old))
-            return await self._store.delete(key_of(old), _unchanged(old), finalized=True, trail=trail)
-        write = Write(new, old.metadata.resourceVersion, tuple(must_exist))
-        return await self._store.update(write, self._trail("Update", key_of(old)))
+            gone = await self._store.delete(key, _unchanged(old), finalized=True, trail=trail)
+            return await self._done(gone, gone=True)
+        light = await self._external.move(new, stored)
+        write = Write(light, stored.metadata.resourceVersion, tuple(must_exist))
+        return await self._done(await self._store.update(write, trail))
 
     async def update_status(self, resource: Any) -> Any:
         """Store `resource.status` if it differs from what is stored; writes nothing otherwise.
@@ -187,15 +280,18 @@ class Resources:
             stored = await self._store.get(key)
             if stored.metadata.uid != resource.metadata.uid:
                 raise Conflict(f"{key} was replaced: uid {stored.metadata.uid}, not {resource.metadata.uid}")
-            if stored.status == resource.status:
-                return stored
-            expect = stored.metadata.resourceVersion
-            stored.status.CopyFrom(resource.status)
-            _touch(stored, spec=False)
+            new = copy.deepcopy(stored)
+            new.status.CopyFrom(resource.status)
+            new = await self._external.move(new, stored, part="status", lacking=external.refs_of(resource))
+            if new == stored:
+                return await self._external.fill(new)
+            server_fields.touch(new, spec=False)
             try:
-                return await self._store.update(Write(stored, expect), Trail(fence=self._fence))
-            except Conflict:
-                continue
+                write = Write(new, stored.metadata.resourceVersion)
+                return await self._done(await self._store.update(write, Trail(fence=self._fence)))
+            except Conflict as error:
+                if error.reason == "DEPOSED":
+                    raise
 
     async def delete(
         self,
@@ -210,51 +306,61 @@ class Resources:
     ) -> None:
         """Delete an object and, unless `orphan`, what it alone owns.  With finalizers it stays until they are gone.
 
-        part: the call deletes others too, each an effect of its own.  Raises NotFound, Conflict.
+        part: the call deletes others too, each an effect of its own.  Raises NotFound, Conflict, FailedPrecondition for
+        what a Deployment uses, unless the platform deletes it.
         """
         key, wanted = Key(kind, namespace, name), preconditions or Preconditions()
         check_version(wanted.resource_version, "delete_options.preconditions.resourceVersion")
+        if self.call.principal.kind != "system":
+            stored = await self._look(key)
+            if stored is not None:
+                await self._before("delete", key, stored, None)
+                await self._access.admit(self.call, stored, None)
+                await refuse_used(self, key)
         if dry_run:
             check(key, await self._store.get(key), wanted)
-        else:
-            trail = self._trail("Delete", key, part=f"{namespace}/{name}" if part else "")
-            await self._store.delete(key, wanted, orphan=orphan, trail=trail)
+            return
+        trail = self._trail("DeleteCollection" if part else "Delete", key, part=f"{namespace}/{name}" * part)
+        gone = await self._store.delete(key, wanted, orphan=orphan, trail=trail)
+        self.outcome.effects += 1
+        self._access.wrote(gone, gone=not gone.metadata.finalizers)
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:
         """Add or remove a finalizer; removing the last one of a deleted object removes the object."""
         while True:
             stored = await self._store.get(key_of(resource))
             if (finalizer in stored.metadata.finalizers) == present:
-                return stored
+                return await self._external.fill(stored)
             if present:
                 stored.metadata.finalizers.append(finalizer)
             else:
                 stored.metadata.finalizers.remove(finalizer)
+            trail = Trail(fence=self._fence)
             try:
                 if stored.metadata.HasField("deletionTimestamp") and not stored.metadata.finalizers:
-                    return await self._store.delete(
-                        key_of(stored), _unchanged(stored), finalized=True, trail=Trail(fence=self._fence)
-                    )
-                return await self._store.update(
-                    Write(stored, stored.metadata.resourceVersion), Trail(fence=self._fence)
-                )
-            except Conflict:
-                continue
+                    gone = await self._store.delete(key_of(stored), _unchanged(stored), finalized=True, trail=trail)
+                    return await self._done(gone, gone=True)
+                write = Write(stored, stored.metadata.resourceVersion)
+                return await self._done(await self._store.update(write, trail))
+            except Conflict as error:
+                if error.reason == "DEPOSED":
+                    raise
 
     async def remembered(self, request: Request, kind: str) -> Any | None:
         """Return the object that a repeated request answered with, None for a new one.  Raises AlreadyExists."""
-        return await self._store.remembered(request, kind)
+        answered = await self._store.remembered(request, kind)
+        return None if answered is None else await self._external.fill(answered)
 
-    async def record(self, entry: Entry) -> None:
-        """Append to the audit log what changed nothing."""
-        await self._store.record(entry)
+    async def record(self, entry: Entry, request: Request | None = None, answer: Resource | None = None) -> None:
+        """Append to the audit log what changed nothing; of a named request its answer is remembered."""
+        await self._store.record(entry, request, answer)
 
     async def revision(self) -> int:
         """Return the newest committed revision."""
         return await self._store.revision()
 
     def watch(self, names: Collection[str] | None = None, since: int = 0) -> AsyncIterator[Change]:
-        """Yield the changes of some kinds (default: all) after a revision."""
+        """Yield the changes of some kinds (default: all) after a revision, without large values."""
         return self._store.watch(names or tuple(kinds()), since)
 
     async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
@@ -277,53 +383,17 @@ def entry_of(call: Call, verb: str, key: Key) -> Entry:
         source=call.source,
         verb=verb,
         kind=key.kind,
-        namespace=key.namespace,
-        name=key.name,
+        namespace=_text(key.namespace),
+        name=_text(key.name),
         request_id=call.request_id,
     )
 
 
-def _prepare(kind: Kind, new: Any) -> None:
-    stamp(new)
-    # No spec and an empty one are the same object: both are found by the defaults of their fields.
-    new.spec.SetInParent()
-    metadata = new.metadata
-    if not metadata.name and metadata.generateName:
-        beginning = metadata.generateName
-        if not is_name(beginning.rstrip("-.") or "-"):
-            told = f"{RULE}; for example {suggestion(beginning) + '-'!r}"
-            refuse([FieldViolation("metadata.generateName", told, shown(beginning), "BAD_NAME")])
-        metadata.name = metadata.generateName + secrets.token_hex(4)
-    if kind.name == "Project" and not metadata.namespace:
-        metadata.namespace = metadata.name
+def _text(given: str | bytes) -> str:
+    """Return what a caller named as a record can hold it: short, and text."""
+    text = given.decode(errors="replace") if isinstance(given, bytes) else given
+    return text[:LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _unchanged(resource: Any) -> Preconditions:
     return Preconditions(resource.metadata.uid, resource.metadata.resourceVersion)
-
-
-def _carry_over(old: Any, new: Any) -> None:
-    """Keep what the server owns, whatever the caller sent."""
-    new.status.CopyFrom(old.status)
-    metadata = new.metadata
-    metadata.uid = old.metadata.uid
-    metadata.generation = old.metadata.generation
-    metadata.creationTimestamp.CopyFrom(old.metadata.creationTimestamp)
-    metadata.resourceVersion = old.metadata.resourceVersion
-    metadata.ClearField("deletionTimestamp")
-    if old.metadata.HasField("deletionTimestamp"):
-        metadata.deletionTimestamp.CopyFrom(old.metadata.deletionTimestamp)
-    for label in (UPDATED_LABEL, SPEC_UPDATED_LABEL):
-        if label in old.metadata.labels:
-            metadata.labels[label] = old.metadata.labels[label]
-
-
-def _same(old: Any, new: Any) -> bool:
-    return bool(old.spec == new.spec and old.metadata == new.metadata)
-
-
-def _touch(resource: Any, *, spec: bool) -> None:
-    now = str(time.time_ns() // 1000)
-    resource.metadata.labels[UPDATED_LABEL] = now
-    if spec:
-        resource.metadata.labels[SPEC_UPDATED_LABEL] = now

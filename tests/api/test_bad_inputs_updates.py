@@ -10,7 +10,7 @@ import pytest
 from api.admission import LARGEST_BYTES, MOST_OWNERS
 from api.kinds import kinds
 from api.store.base import Write
-from tests.api.running import ANSWER_S, Served
+from tests.api.running import ANSWER_S, Served, request_of
 
 IMMUTABLE = [kind.name for kind in kinds().values() if kind.immutable]
 
@@ -45,7 +45,24 @@ def test_a_stale_version_is_refused_with_both(served: Served, family: Any) -> No
 def test_the_version_of_another_object_is_refused(served: Served, project: str, family: Any) -> None:
     other = served.create(kinds()["ModelFamily"].new(project, "other"))
     family.metadata.resourceVersion, family.spec.description = other.metadata.resourceVersion, "x"
-    assert served.refused(lambda: served.update(family)).reason == "CONFLICT"
+    refusal = served.refused(lambda: served.update(family))
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "BAD_RESOURCE_VERSION")
+    assert refusal.paths == ["metadata.resourceVersion"]
+
+
+def test_a_version_that_nothing_ever_had_is_refused(served: Served, family: Any) -> None:
+    family.metadata.resourceVersion, family.spec.description = str(10**15), "x"
+    assert served.refused(lambda: served.update(family)).reason == "BAD_RESOURCE_VERSION"
+
+
+def test_the_version_of_an_earlier_change_of_another_object_is_refused(
+    served: Served, project: str, family: Any
+) -> None:
+    other = served.create(kinds()["ModelFamily"].new(project, "other"))
+    family.spec.description = "newer than the other's version"
+    newer = served.update(family)
+    newer.metadata.resourceVersion, newer.spec.description = other.metadata.resourceVersion, "x"
+    assert served.refused(lambda: served.update(newer)).reason == "BAD_RESOURCE_VERSION"
 
 
 @pytest.mark.parametrize("version", ["abc", "-1", "1.0", "0x1", "１", " 1", "9" * 5_000, "1; DROP TABLE object"])
@@ -60,9 +77,17 @@ def test_a_version_that_is_none_is_refused(served: Served, project: str, family:
     assert (refusal.reason, refusal.paths) == ("BAD_RESOURCE_VERSION", ["delete_options.preconditions.resourceVersion"])
 
 
-def test_an_update_without_a_version_replaces_what_is_there(served: Served, family: Any) -> None:
-    family.metadata.resourceVersion, family.spec.description = "", "second"
-    assert served.update(family).metadata.generation == 2
+def test_an_update_without_a_version_is_refused_unless_it_is_forced(served: Served, family: Any) -> None:
+    stale = type(family).FromString(family.SerializeToString())
+    family.spec.description = "second"
+    served.update(family)
+    for version in ("", stale.metadata.resourceVersion):
+        stale.metadata.resourceVersion, stale.spec.description = version, f"forced over {version}"
+        refusal = served.refused(lambda: served.update(stale))
+        assert refusal.reason == ("CONFLICT" if version else "ETAG_REQUIRED")
+        request = request_of("ModelFamily", "Update", model_family=stale).SerializeToString()
+        served.raw("ModelFamily", "Update", request, metadata=(("x-force", "true"),))
+        assert served.get("ModelFamily", family.metadata.namespace, "family").spec == stale.spec
 
 
 @pytest.mark.parametrize(

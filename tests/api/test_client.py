@@ -107,7 +107,7 @@ def stale(client: Client, project: str) -> object:
         (lambda c, p: c.delete("Model", p, "none"), errors.NotFound, "NOT_FOUND", []),
         (lambda c, p: c.create(family(p, "Bad")), errors.InvalidArgument, "BAD_NAME", ["metadata.name"]),
         (lambda c, p: [c.create(family(p)), c.create(family(p))], errors.AlreadyExists, "ALREADY_EXISTS", []),
-        (stale, errors.Conflict, "CONFLICT", []),
+        (stale, errors.Conflict, "CONFLICT", ["spec.description"]),
         (
             lambda c, p: c.list("Model", p, equal={"nothing": 1}),
             errors.InvalidArgument,

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from api.kinds import kinds
-from tests.api.running import Served, read
+from tests.api.running import Served, read, request_of
 
 WRITERS = 8
 EACH = 25
@@ -79,9 +79,14 @@ def test_eight_writers_lose_no_update(served: Served, family: Any) -> None:
     assert item.metadata.generation == WRITERS * EACH + 1
 
 
-def test_updates_without_a_version_all_succeed(served: Served, family: Any) -> None:
+def test_forced_updates_without_a_version_all_succeed(served: Served, family: Any) -> None:
     family.metadata.resourceVersion = ""
-    ended = at_once(WRITERS, lambda n: [served.update(changed(family, f"{n}-{i}")) for i in range(10)])
+
+    def force(item: Any) -> None:
+        request = request_of("ModelFamily", "Update", model_family=item).SerializeToString()
+        served.raw("ModelFamily", "Update", request, metadata=(("x-force", "true"),))
+
+    ended = at_once(WRITERS, lambda n: [force(changed(family, f"{n}-{i}")) for i in range(10)])
     assert not [end for end in ended if hasattr(end, "reason")]
     item = served.get("ModelFamily", family.metadata.namespace, "counter")
     assert item.metadata.generation == 1 + WRITERS * 10

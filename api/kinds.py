@@ -60,7 +60,8 @@ class Index:
 class Kind:
     """What a resource is.  `plural` as in `pipeline_runs`; `service` as in `michelangelo.api.v2.PipelineRunService`.
 
-    group_version: as in `michelangelo.api/v2`, the `apiVersion` of its objects.
+    group_version: as in `michelangelo.api/v2`, the `apiVersion` of its objects; external, sensitive: the paths of
+    fields with that option, such as `spec.manifest.content`.
     """
 
     name: str
@@ -72,6 +73,8 @@ class Kind:
     service: ServiceDescriptor
     immutable: bool
     indexes: tuple[Index, ...]
+    external: tuple[str, ...] = ()
+    sensitive: tuple[str, ...] = ()
 
     def new(self, namespace: str = "", name: str = "") -> Any:
         """Return an empty object with type and name filled in."""
@@ -173,6 +176,40 @@ def _kind(service: ServiceDescriptor) -> Kind:
             Index(key=index.key, path=index.path, field=field_at(resource, index.path))
             for index in own.Extensions[options.index]
         ),
+        external=tuple(marked(resource, options.external_storage)),
+        sensitive=tuple(marked(resource, options.sensitive)),
+    )
+
+
+def marked(message: Descriptor, option: Any, path: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield the paths of the fields that carry an option of true.
+
+    What has it somewhere inside a list or a map, or below a message of its own type, is given as that whole field.
+    """
+    above |= {message.full_name}
+    for field in message.fields:
+        here = f"{path}.{field.name}" if path else field.name
+        if _has(field, option):
+            yield here
+        elif field.message_type is not None:
+            if not field.is_repeated and field.message_type.full_name not in above:
+                yield from marked(field.message_type, option, here, above)
+            elif _holds(field.message_type, option, set()):
+                yield here
+
+
+def _has(field: FieldDescriptor, option: Any) -> bool:
+    return bool(cast("Any", field.GetOptions()).Extensions[option])
+
+
+def _holds(message: Descriptor, option: Any, seen: set[str]) -> bool:
+    """Whether a field with the option stands anywhere below."""
+    if message.full_name in seen:
+        return False
+    seen.add(message.full_name)
+    return any(
+        _has(field, option) or (field.message_type is not None and _holds(field.message_type, option, seen))
+        for field in message.fields
     )
 
 

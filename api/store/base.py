@@ -38,17 +38,24 @@ class ChangeType(enum.Enum):
 
 @dataclass(frozen=True)
 class Change:
-    """One committed change.  `resource`: the object after it, or its last state when deleted."""
+    """One committed change.  `resource`: the object after it, or its last state when deleted.
+
+    previous: the object before it was modified, None when it was added or deleted.
+    """
 
     revision: int
     type: ChangeType
     key: Key
     resource: Resource
+    previous: Resource | None = None
 
 
 @dataclass(frozen=True)
 class Page:
-    """Objects of one revision.  `next`: opaque position of the next page, empty at the end."""
+    """Objects of one revision.  `next`: opaque position of the next page, empty at the end.
+
+    remaining: how many follow, None where nobody counted.
+    """
 
     items: Sequence[Resource]
     revision: int
@@ -103,7 +110,11 @@ class LabelRequirement:
 
 @dataclass(frozen=True)
 class Query:
-    """What to list.  Empty namespace: all.  `order`: (field, descending); name is always the last tie-breaker."""
+    """What to list.  Empty namespace: all.  `order`: (field, descending); name is always the last tie-breaker.
+
+    count: tell how many objects follow the page, however long that takes; principal: for whom, its pages are for nobody
+    else; namespaces: the only ones it may see, None for all.
+    """
 
     namespace: str = ""
     labels: tuple[LabelRequirement, ...] = ()
@@ -112,6 +123,9 @@ class Query:
     offset: int = 0
     limit: int = 0
     start: str = ""
+    count: bool = False
+    principal: str = ""
+    namespaces: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,8 +228,11 @@ class Store(Protocol):
         """
         ...
 
-    async def record(self, entry: Entry) -> None:
-        """Append to the audit log what changed nothing: a denied call, a governed read."""
+    async def record(self, entry: Entry, request: Request | None = None, answer: Resource | None = None) -> None:
+        """Append to the audit log what changed nothing: a denied call, a governed read.
+
+        request: its answer, `answer`, is remembered in the same transaction.
+        """
         ...
 
     async def audit(self, after: int, limit: int) -> Sequence[Record]:

@@ -5,7 +5,7 @@ Never begins or ends a transaction; takes the next revision from its caller, one
 
 from __future__ import annotations
 
-import sqlite3
+import copy
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,24 +14,34 @@ from api.errors import Conflict, FailedPrecondition, NotFound
 from api.kinds import Resource, kinds
 from api.store import sql
 from api.store.base import ChangeType, Key, Preconditions, Request, Trail, deposed, request_reused
+from api.store.database import Database
 from api.store.values import indexed, key_of
 from api.validation import shown
 
 NextRevision = Callable[[], int]
 
 
-def put(db: sqlite3.Connection, resource: Resource, revision: int, change: ChangeType) -> Resource:
-    """Write object, index values, labels, owners and change record."""
+def put(db: Database, resource: Resource, revision: int, change: ChangeType, before: Resource | None) -> Resource:
+    """Write object, index values, labels, owners and change record.  `before`: its last state, None for a new one."""
+    found = None if before is None else _found_by(before)
+    previous = None if before is None else before.SerializeToString(deterministic=True)
     resource.metadata.resourceVersion = str(revision)
     body = resource.SerializeToString(deterministic=True)
     key = key_of(resource)
-    sql.remove(db, key)
-    sql.insert(db, key, resource, body, indexed(resource))
-    sql.log(db, revision, change, key, body)
+    if found is None:
+        sql.insert(db, key, resource, body, indexed(resource))
+    else:
+        sql.replace(db, key, resource, body, indexed(resource), found)
+    sql.log(db, revision, change, key, body, previous)
     return resource
 
 
-def find(db: sqlite3.Connection, key: Key) -> Resource | None:
+def _found_by(resource: Resource) -> sql.Found:
+    metadata = resource.metadata
+    return indexed(resource), dict(metadata.labels), {owner.uid for owner in metadata.ownerReferences}
+
+
+def find(db: Database, key: Key) -> Resource | None:
     """Return the object at `key`, None if there is none."""
     body = sql.body(db, key)
     return None if body is None else parse(key.kind, body)
@@ -48,10 +58,10 @@ def not_found(key: Key) -> NotFound:
     return NotFound(f"there is no {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}")
 
 
-def require(db: sqlite3.Connection, keys: Sequence[Key]) -> None:
+def require(db: Database, keys: Sequence[Key]) -> None:
     """Check inside the transaction that referees are still there."""
     for key in keys:
-        if sql.body(db, key) is None:
+        if not sql.exists(db, key):
             raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
 
 
@@ -67,14 +77,14 @@ def check(key: Key, resource: Resource, wanted: Preconditions) -> None:
         )
 
 
-def replayed(db: sqlite3.Connection, trail: Trail, kind: str) -> Resource | None:
+def replayed(db: Database, trail: Trail, kind: str) -> Resource | None:
     """Return what a repeated request answered with, None for a new one.  Raises AlreadyExists, Conflict."""
     if trail.fence is not None and not sql.holds(db, trail.fence.name, trail.fence.epoch):
         raise deposed(trail.fence)
     return None if trail.request is None else remembered(db, trail.request, kind)
 
 
-def remembered(db: sqlite3.Connection, request: Request, kind: str) -> Resource | None:
+def remembered(db: Database, request: Request, kind: str) -> Resource | None:
     """Return what a repeated request answered with, None for a new one.  Raises AlreadyExists."""
     found = sql.request(db, request.scope, request.id)
     if found is None:
@@ -85,13 +95,18 @@ def remembered(db: sqlite3.Connection, request: Request, kind: str) -> Resource 
     return parse(kind, answer)
 
 
-def leave(db: sqlite3.Connection, trail: Trail, before: Resource | None, after: Resource | None, also: int = 0) -> None:
+def remember(db: Database, request: Request, answer: Resource) -> None:
+    """Keep what a request is answered with, for when it is repeated."""
+    body = answer.SerializeToString(deterministic=True)
+    sql.remember(db, request.scope, request.id, request.digest, body)
+
+
+def leave(db: Database, trail: Trail, before: Resource | None, after: Resource | None, also: int = 0) -> None:
     """Write the trail of an effect: its answer and its audit record."""
     if trail.request is not None:
         answer = after if after is not None else before
         assert answer is not None, "an effect has an object"
-        body = answer.SerializeToString(deterministic=True)
-        sql.remember(db, trail.request.scope, trail.request.id, trail.request.digest, body, time.time())
+        remember(db, trail.request, answer)
     if trail.audit is not None:
         entry = audit.done(trail.audit, _uid(after or before), _version(before), _version(after), also)
         sql.append_audit(db, audit.canonical(entry))
@@ -107,9 +122,7 @@ def _version(resource: Resource | None) -> tuple[str, bytes]:
     return resource.metadata.resourceVersion, resource.SerializeToString(deterministic=True)
 
 
-def delete(
-    db: sqlite3.Connection, resource: Resource, following: NextRevision, *, orphan: bool, finalized: bool
-) -> Resource:
+def delete(db: Database, resource: Resource, following: NextRevision, *, orphan: bool, finalized: bool) -> Resource:
     """Remove an object and what it alone owns; one with finalizers only gets its deletionTimestamp.
 
     orphan: what it owns stays and forgets it; finalized: the finalizers of `resource` have done their work.
@@ -132,14 +145,15 @@ def delete(
     return gone
 
 
-def _mark(db: sqlite3.Connection, resource: Resource, following: NextRevision) -> Resource:
+def _mark(db: Database, resource: Resource, following: NextRevision) -> Resource:
     if resource.metadata.HasField("deletionTimestamp"):
         return resource
+    before = copy.deepcopy(resource)
     resource.metadata.deletionTimestamp.seconds = int(time.time())
-    return put(db, resource, following(), ChangeType.MODIFIED)
+    return put(db, resource, following(), ChangeType.MODIFIED, before)
 
 
-def _remove(db: sqlite3.Connection, resource: Resource, following: NextRevision) -> Resource:
+def _remove(db: Database, resource: Resource, following: NextRevision) -> Resource:
     revision, key = following(), key_of(resource)
     resource.metadata.resourceVersion = str(revision)
     sql.remove(db, key)
@@ -147,7 +161,7 @@ def _remove(db: sqlite3.Connection, resource: Resource, following: NextRevision)
     return resource
 
 
-def _has_other_owner(db: sqlite3.Connection, resource: Resource, uid: str) -> bool:
+def _has_other_owner(db: Database, resource: Resource, uid: str) -> bool:
     for owner in resource.metadata.ownerReferences:
         if owner.uid != uid:
             found = find(db, Key(owner.kind, resource.metadata.namespace, owner.name))
@@ -156,8 +170,9 @@ def _has_other_owner(db: sqlite3.Connection, resource: Resource, uid: str) -> bo
     return False
 
 
-def _forget(db: sqlite3.Connection, resource: Resource, uid: str, following: NextRevision) -> None:
+def _forget(db: Database, resource: Resource, uid: str, following: NextRevision) -> None:
+    before = copy.deepcopy(resource)
     kept = [owner for owner in resource.metadata.ownerReferences if owner.uid != uid]
     del resource.metadata.ownerReferences[:]
     resource.metadata.ownerReferences.extend(kept)
-    put(db, resource, following(), ChangeType.MODIFIED)
+    put(db, resource, following(), ChangeType.MODIFIED, before)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from api.gen.k8s.io.apimachinery.pkg.apis.meta.v1 import generated_pb2 as meta
@@ -19,7 +20,8 @@ SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
 # What controllers find their work by; no list option names it.
 DELETING = "metadata.deletion_timestamp"
 PENDING = "metadata.pending"
-BASE_FIELDS = ("metadata.namespace", "metadata.name", "metadata.creation_timestamp", "metadata.update_timestamp")
+TEXTS = ("metadata.namespace", "metadata.name")
+BASE_FIELDS = (*TEXTS, "metadata.creation_timestamp", "metadata.update_timestamp")
 
 
 def key_of(resource: Resource) -> Key:
@@ -60,7 +62,8 @@ def indexed(resource: Resource) -> dict[str, Scalar]:
     values.update(_work_values(resource))
     for index in kind_of(resource).indexes:
         values.update(_index_values(index, resource))
-    return values
+    # A number that is none has no place in an order.
+    return {name: value for name, value in values.items() if value == value}
 
 
 def owner_column(uid: str) -> str:
@@ -94,7 +97,16 @@ def column(kind: Kind, field: str) -> str | None:
     return f"{index.key}.namespace" if field.endswith(".namespace") else f"{index.key}.name"
 
 
+def is_text(kind: Kind, column: str) -> bool:
+    """Whether a column holds texts; all others hold numbers."""
+    if column in BASE_FIELDS:
+        return column in TEXTS
+    index = kind.index(column)
+    return index is not None and (index.is_identifier or index.field.type == FieldDescriptor.TYPE_STRING)
+
+
 def fingerprint(kind: str, query: Query) -> str:
     """Return a digest of what a page token belongs to: the kind and the query without its position."""
-    described = asdict(query) | {"start": "", "limit": 0, "kind": kind}
+    described = asdict(query) | {"start": "", "limit": 0, "count": False, "kind": kind}
+    described["namespaces"] = None if query.namespaces is None else sorted(query.namespaces)
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:24]

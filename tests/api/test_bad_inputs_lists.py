@@ -294,7 +294,7 @@ def test_a_token_expires_when_what_is_listed_changes(served: Served, project: st
 
 
 async def test_a_token_expires_when_the_changes_since_are_forgotten(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "store.db", window=3)
+    store = SqliteStore(tmp_path / "store.db", window=3, window_s=0)
     resources = Resources(store)
     await resources.create(kinds()["Project"].new("shop", "shop"))
     for name in ("a", "b", "c"):

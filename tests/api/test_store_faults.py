@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from api.store.base import Key, Write
 from api.store.sqlite import SqliteStore
 
 WAIT_S = 5.0
+FULL = 2
+SETTINGS = {"journal_mode": "wal", "synchronous": FULL}
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ async def test_a_store_that_another_process_holds_is_unavailable_and_comes_back(
     store: SqliteStore, tmp_path: Path
 ) -> None:
     resources = Resources(store)
-    await store._run(lambda db: db.execute("PRAGMA busy_timeout = 50").fetchone())
+    await store._lease(lambda db: db.execute("PRAGMA busy_timeout = 50").fetchone())
     with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable) as refused:
@@ -81,13 +83,22 @@ async def test_a_page_that_is_damaged_while_the_server_runs_is_data_loss(store: 
     resources = Resources(store)
     for number in range(200):
         await resources.create(family(f"m-{number}", 2_000))
-    await store._run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
     path = tmp_path / "store.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     spoil(path)
-    await store._run(lambda db: db.execute("PRAGMA shrink_memory").fetchall())
-    with pytest.raises(DataLoss) as refused:
-        await resources.list("ModelFamily")
-    assert refused.value.reason == "STORE_CORRUPT"
+    for read in (store._read, store._lease):
+        await read(lambda db: db.execute("PRAGMA shrink_memory").fetchall())
+    await store._point(lambda db: db.execute("PRAGMA shrink_memory").fetchall())
+    damaged: list[Callable[[], Awaitable[object]]] = [
+        lambda: resources.list("ModelFamily"),
+        lambda: resources.get("ModelFamily", "shop", "m-100"),
+        lambda: resources.create(family("another")),
+    ]
+    for call in damaged:
+        with pytest.raises(DataLoss) as refused:
+            await call()
+        assert refused.value.reason == "STORE_CORRUPT"
 
 
 def spoil(path: Path) -> None:
@@ -100,9 +111,8 @@ def spoil(path: Path) -> None:
 
 async def test_an_answer_waits_for_the_disk(store: SqliteStore) -> None:
     # A killed process loses nothing either way; only these settings keep what was answered over a power loss.
-    assert await store._run(lambda db: db.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
-    full = 2
-    assert await store._run(lambda db: db.execute("PRAGMA synchronous").fetchone()[0]) == full
+    found = await store._write(lambda db, _: [db.execute(f"PRAGMA {name}").fetchone()[0] for name in SETTINGS])
+    assert dict(zip(SETTINGS, found, strict=True)) == SETTINGS
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from api.errors import Expired
 from api.kinds import kinds
 from api.resources import Resources
 from api.store.base import Change, ChangeType
-from api.store.sqlite import COMPACT_EVERY, SqliteStore
+from api.store.sqlite import SqliteStore
+from api.store.writer import TIDY_EVERY
 
 WINDOW = 10
 
@@ -28,7 +29,7 @@ async def reach(resources: Resources, revision: int) -> None:
 
 
 async def opened(path: Path) -> tuple[SqliteStore, Resources]:
-    store = SqliteStore(path, window=WINDOW)
+    store = SqliteStore(path, window=WINDOW, window_s=0)
     resources = Resources(store)
     await resources.create(kinds()["Project"].new("shop", "shop"))
     return store, resources
@@ -37,6 +38,13 @@ async def opened(path: Path) -> tuple[SqliteStore, Resources]:
 def kept(path: Path) -> list[int]:
     with closing(sqlite3.connect(path)) as db:
         return [row[0] for row in db.execute("SELECT revision FROM change ORDER BY revision")]
+
+
+async def forgotten(path: Path, newest: int) -> None:
+    """Wait until only the window up to `newest` is kept: it is tidied when the write has been answered."""
+    async with asyncio.timeout(5):
+        while kept(path) != list(range(newest - WINDOW + 1, newest + 1)):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
 
 
 async def read(resources: Resources, since: int, count: int) -> list[Change]:
@@ -51,11 +59,11 @@ async def read(resources: Resources, since: int, count: int) -> list[Change]:
 
 async def test_changes_beyond_the_window_are_forgotten_and_said_to_be(tmp_path: Path) -> None:
     store, resources = await opened(tmp_path / "store.db")
-    await reach(resources, COMPACT_EVERY - 1)
-    assert len(kept(tmp_path / "store.db")) == COMPACT_EVERY - 1
-    await reach(resources, COMPACT_EVERY)
-    assert kept(tmp_path / "store.db") == list(range(COMPACT_EVERY - WINDOW + 1, COMPACT_EVERY + 1))
-    oldest = COMPACT_EVERY - WINDOW
+    await reach(resources, TIDY_EVERY - 1)
+    assert len(kept(tmp_path / "store.db")) == TIDY_EVERY - 1
+    await reach(resources, TIDY_EVERY)
+    await forgotten(tmp_path / "store.db", TIDY_EVERY)
+    oldest = TIDY_EVERY - WINDOW
     assert [change.revision for change in await read(resources, oldest, WINDOW)] == kept(tmp_path / "store.db")
     with pytest.raises(Expired):
         await read(resources, oldest - 1, 1)
@@ -69,11 +77,11 @@ async def test_a_change_of_many_revisions_compacts_too(tmp_path: Path) -> None:
         child = kinds()["ModelFamily"].new("shop", f"child-{number}")
         child.metadata.ownerReferences.add(kind="ModelFamily", name="owner", uid=owner.metadata.uid)
         await resources.create(child)
-    await reach(resources, COMPACT_EVERY - 5)
+    await reach(resources, TIDY_EVERY - 5)
     await resources.delete("ModelFamily", "shop", "owner")
-    newest = COMPACT_EVERY - 5 + 21
+    newest = TIDY_EVERY - 5 + 21
     assert await resources.revision() == newest
-    assert kept(tmp_path / "store.db") == list(range(newest - WINDOW + 1, newest + 1))
+    await forgotten(tmp_path / "store.db", newest)
     await store.close()
 
 

@@ -134,17 +134,20 @@ async def test_what_exists_and_what_changes_is_looked_at_one_at_a_time(tmp_path:
 async def test_an_idle_manager_asks_the_store_nothing_but_its_lease(tmp_path: Path) -> None:
     store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
     asked: list[int] = []
-    run = store._run
+    reads = store._read, store._point
     manager = managed(Resources(store), recorder)
     running = asyncio.create_task(manager.run())
     await until(lambda: manager.leading)
     await asyncio.sleep(0.1)
 
-    async def counted(work: Any) -> Any:
-        asked.append(1)
-        return await run(work)
+    def counted(read: Any) -> Any:
+        async def counting(work: Any) -> Any:
+            asked.append(1)
+            return await read(work)
 
-    store._run = counted  # type: ignore[method-assign]
+        return counting
+
+    store._read, store._point = map(counted, reads)  # type: ignore[method-assign]
     await asyncio.sleep(0.5)
     assert asked == []
     running.cancel()

@@ -1,0 +1,229 @@
+"""From a query to SQL conditions, and to the one by whose index a list is read.  Values are bound, never pasted.
+
+The row of a list is `s`: an object, a label or a field value, each with kind, namespace and name.  A condition that is
+not the source of the list looks up one object by its key, so that it costs the same in every store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from api.kinds import Kind, kinds
+from api.store.base import Criterion, Group, LabelRequirement, Operator, Query, Scalar
+from api.store.database import NEVER, Condition, Database
+from api.store.schema import TEXT_LENGTH
+from api.store.values import TEXTS, is_text
+
+COMPARISONS = {
+    Operator.EQUAL: "=",
+    Operator.GREATER_THAN: ">",
+    Operator.GREATER_THAN_OR_EQUAL_TO: ">=",
+    Operator.LESS_THAN: "<",
+    Operator.LESS_THAN_OR_EQUAL_TO: "<=",
+}
+NEGATED = {Operator.NOT_EQUAL: Operator.EQUAL, Operator.NOT_IN: Operator.IN, Operator.IS_NULL: Operator.IS_NOT_NULL}
+COLUMNS = {"metadata.namespace": "namespace", "metadata.name": "name"}
+ALWAYS: Condition = ("1 = 1", [])
+# So many objects are few: they may be read and sorted at every page.
+FEW = 1000
+MOST_PROBED = 8
+LAST_CHARACTER = 0x10FFFF
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a list come from.  `ordered`: they stand by namespace and name, or by one namespace, name."""
+
+    table: str
+    where: tuple[Condition, ...]
+    ordered: bool
+
+    @property
+    def id(self) -> str:
+        """The column with the object's id."""
+        return "s.id" if self.table == "object" else "s.object"
+
+
+def source(db: Database, kind: str, query: Query) -> Source:
+    """Choose the condition to read a list by: the one that fewest objects meet, or else one that keeps the order."""
+    terms = list(_terms(query))
+    candidates = [(term, found) for term in terms if (found := _source(db, kind, term)) is not None]
+    chosen = _choose(db, query, [found for _, found in candidates])
+    begun = next((term for term, found in candidates if found is chosen), None)
+    table = chosen.table if chosen is not None else "object"
+    first = chosen.where if chosen is not None else (("s.kind = ?", [kind]),)
+    row = "s.id" if table == "object" else "s.object"
+    rest = tuple(_condition(db, row, term) for term in terms if term is not begun)
+    return Source(table, (*first, *rest), chosen is None or chosen.ordered)
+
+
+def _terms(query: Query) -> Iterator[LabelRequirement | Criterion | Group]:
+    """Yield what must all hold."""
+    yield from query.labels
+    waiting: list[Criterion | Group] = [] if query.where is None else [query.where]
+    while waiting:
+        term = waiting.pop(0)
+        if isinstance(term, Group) and (not term.any or len(term.terms) == 1):
+            waiting = [*term.terms, *waiting]
+        else:
+            yield term
+
+
+def _choose(db: Database, query: Query, candidates: Sequence[Source]) -> Source | None:
+    if len(candidates) == 1 and candidates[0].ordered:
+        return candidates[0]
+    counted = [(_count(db, one, query.namespace), not one.ordered, n) for n, one in enumerate(candidates[:MOST_PROBED])]
+    if not counted:
+        return None
+    count, unordered, number = min(counted)
+    # Many that would have to be sorted: better look at the objects in their order, but for a list with another one.
+    return None if unordered and count > FEW and not query.order else candidates[number]
+
+
+def _count(db: Database, one: Source, namespace: str) -> int:
+    """Return how many rows a source has, at most FEW + 1."""
+    where = list(one.where)
+    if namespace:
+        where.append(("s.namespace = ?", [namespace]))
+    statement = f"SELECT 1 FROM {one.table} AS s WHERE {' AND '.join(part for part, _ in where)} LIMIT ?"  # noqa: S608
+    bound = [value for _, more in where for value in more]
+    return int(db.execute(f"SELECT count(*) FROM ({statement}) AS p", [*bound, FEW + 1]).fetchone()[0])  # noqa: S608
+
+
+def _source(db: Database, kind: str, term: LabelRequirement | Criterion | Group) -> Source | None:
+    """Return a condition as a source, None if no index leads to its objects."""
+    if isinstance(term, LabelRequirement):
+        if term.operator not in ("in", "exists"):
+            return None
+        where: list[Condition] = [("s.kind = ?", [kind]), ("s.key = ?", [term.key])]
+        if term.operator == "in":
+            where.append(db.dialect.among("s.value", "text", term.values))
+        return Source("label", tuple(where), term.operator == "in" and len(term.values) == 1)
+    if isinstance(term, Group) or term.operator in NEGATED:
+        return None
+    equal = term.operator in (Operator.EQUAL, Operator.IN) and len(term.values) == 1
+    if term.field in TEXTS:
+        if term.field == "metadata.namespace" or not equal:
+            return None
+        return Source("object", (("s.kind = ?", [kind]), _column(db, "s.name", term)), True)
+    if term.operator is Operator.IS_NOT_NULL:
+        column = "text" if is_text(kinds()[kind], term.field) else "number"
+        present = f"s.{column} IS NOT NULL"
+        return Source("field", (("s.kind = ?", [kind]), ("s.key = ?", [term.field]), (present, [])), False)
+    test = _prefix(term) if term.operator is Operator.LIKE else _test(db, "s", term)
+    if test is None:
+        return None
+    where = [("s.kind = ?", [kind]), ("s.key = ?", [term.field]), test]
+    if term.operator is Operator.LIKE:
+        where.append(_test(db, "s", term))
+    short = equal and not (isinstance(term.values[0], str) and len(term.values[0]) >= TEXT_LENGTH)
+    return Source("field", tuple(where), short)
+
+
+def _prefix(term: Criterion) -> Condition | None:
+    """Return the range of texts that begin as a pattern does, None if it begins with a wildcard."""
+    pattern = str(term.values[0])
+    beginning = pattern[: min([n for n, char in enumerate(pattern) if char in "%_"] or [len(pattern)])]
+    beginning = beginning[: TEXT_LENGTH - 1]
+    if not beginning or ord(beginning[-1]) == LAST_CHARACTER:
+        return None
+    following = ord(beginning[-1]) + 1
+    # Surrogates are no characters.
+    end = beginning[:-1] + chr(0xE000 if 0xD800 <= following <= 0xDFFF else following)
+    return "s.text >= ? AND s.text < ?", [beginning, end]
+
+
+def _condition(db: Database, row: str, term: LabelRequirement | Criterion | Group) -> Condition:
+    """Return what the object with the id `row` must meet."""
+    if isinstance(term, LabelRequirement):
+        return _label(db, row, term)
+    if isinstance(term, Criterion):
+        return _criterion(db, row, term)
+    if not term.terms:
+        return ALWAYS
+    parts = [_condition(db, row, inner) for inner in term.terms]
+    glue = " OR " if term.any else " AND "
+    return "(" + glue.join(part for part, _ in parts) + ")", [value for _, bound in parts for value in bound]
+
+
+def _label(db: Database, row: str, term: LabelRequirement) -> Condition:
+    inside, bound = f"EXISTS (SELECT 1 FROM label AS l WHERE l.object = {row} AND l.key = ?", [term.key]  # noqa: S608
+    negated = "NOT " if term.operator in ("absent", "notin") else ""
+    if term.operator in ("exists", "absent"):
+        return f"{negated}{inside})", [*bound]
+    among, values = db.dialect.among("l.value", "text", term.values)
+    return f"{negated}{inside} AND {among})", [*bound, *values]
+
+
+def _criterion(db: Database, row: str, term: Criterion) -> Condition:
+    opposite = NEGATED.get(term.operator)
+    negated = opposite is not None
+    plain = term if opposite is None else Criterion(term.field, opposite, term.values)
+    if term.field in TEXTS:
+        part, bound = _column(db, f"s.{COLUMNS[term.field]}", plain)
+    else:
+        test, values = ("", []) if plain.operator is Operator.IS_NOT_NULL else _test(db, "f", plain)
+        part = f"EXISTS (SELECT 1 FROM field AS f WHERE f.object = {row} AND f.key = ?"  # noqa: S608
+        part, bound = part + (f" AND {test})" if test else ")"), [term.field, *values]
+    return f"{'NOT ' if negated else ''}({part})", bound
+
+
+def _column(db: Database, column: str, term: Criterion) -> Condition:
+    """Return a comparison of a column that holds a text in every row."""
+    if term.operator is Operator.IS_NOT_NULL:
+        return ALWAYS
+    texts = [value for value in term.values if isinstance(value, str)]
+    if term.operator is Operator.IN:
+        return db.dialect.among(column, "text", texts)
+    if not texts:
+        return NEVER
+    if term.operator is Operator.LIKE:
+        return f"{column} {db.dialect.like}", [texts[0]]
+    return f"{column} {COMPARISONS[term.operator]} ?", [texts[0]]
+
+
+def _test(db: Database, row: str, term: Criterion) -> Condition:
+    """Return a comparison of the value in a row of `field`.  A text is never equal to, or beyond, a number."""
+    if term.operator is Operator.IN:
+        return _among(db, row, term.values)
+    value, sign = term.values[0], COMPARISONS.get(term.operator, "")
+    if term.operator is Operator.LIKE:
+        return f"coalesce({row}.whole, {row}.text) {db.dialect.like}", [value]
+    if not isinstance(value, str):
+        return f"{row}.number {sign} ?", [_number(value)]
+    beginning = value[:TEXT_LENGTH]
+    if len(value) < TEXT_LENGTH:
+        return f"{row}.text {sign} ?", [value]
+    # In the index stand beginnings: only among those that begin as `value` does, the whole texts tell.
+    if term.operator is Operator.EQUAL:
+        return f"({row}.text = ? AND {row}.whole = ?)", [beginning, value]
+    return f"({row}.text {sign[0]} ? OR ({row}.text = ? AND {row}.whole {sign} ?))", [beginning, beginning, value]
+
+
+def _among(db: Database, row: str, values: Sequence[Scalar]) -> Condition:
+    texts = [value for value in values if isinstance(value, str)]
+    long = [value for value in texts if len(value) >= TEXT_LENGTH]
+    numbers = [_number(value) for value in values if not isinstance(value, str)]
+    parts = [_test(db, row, Criterion("", Operator.EQUAL, (value,))) for value in long]
+    if short := [value for value in texts if len(value) < TEXT_LENGTH]:
+        parts.append(db.dialect.among(f"{row}.text", "text", short))
+    if numbers:
+        parts.append(db.dialect.among(f"{row}.number", "number", numbers))
+    if not parts:
+        return NEVER
+    if len(parts) == 1:
+        return parts[0]
+    return "(" + " OR ".join(part for part, _ in parts) + ")", [value for _, bound in parts for value in bound]
+
+
+def _number(value: Scalar) -> int | float:
+    return int(value) if isinstance(value, bool) else value  # type: ignore[return-value]
+
+
+def value_of(kind: Kind, row: str, field: str) -> Condition:
+    """Return the expression for a field's value of the object with the id `row`, NULL where it has none."""
+    if field in TEXTS:
+        return f"s.{COLUMNS[field]}", []
+    column = "coalesce(f.whole, f.text)" if is_text(kind, field) else "f.number"
+    return f"(SELECT {column} FROM field AS f WHERE f.object = {row} AND f.key = ?)", [field]  # noqa: S608

@@ -21,17 +21,29 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from starlette.applications import Starlette
 
 from api import controllers
-from api.config import Config, ConfigurationError, load
+from api.auth.base import Anyone
+from api.auth.entrance import Entrance
+from api.auth.setup import access_of, with_own_token
+from api.auth.setup import faults as access_faults
+from api.auth.tls import server_credentials
+from api.calls import Access, Everybody
+from api.config import LOOPBACK, Config, ConfigurationError, TlsConfig, bracketed, load
 from api.errors import ApiError
 from api.http import app
 from api.kinds import kinds
 from api.operations import Operations
+from api.platform import Platform
 from api.resources import Resources
 from api.services import reflection
+from api.services.platform import NAME as PLATFORM
+from api.services.platform import PlatformService
 from api.services.resources import ResourceService
 from api.store.sqlite import SqliteStore
+from api.watch import Hub
 
 LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
+# A token with many groups is larger than gRPC's 8 KiB.
+LARGEST_METADATA_BYTES = 64 * 1024
 BAD_CONFIGURATION = 78
 GRACE_S = 3.0
 
@@ -47,9 +59,10 @@ def faults(config: Config) -> list[str]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((LOOPBACK, port))
             except OSError:
                 found.append(f"port {port} is taken: stop what listens there or set {name}")
+    found += access_faults(config)
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=config.home):
@@ -60,26 +73,48 @@ def faults(config: Config) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def grpc_server(resources: Resources, port: int) -> AsyncIterator[int]:
-    """Serve every kind, reflection and health; yields the port."""
+async def grpc_server(
+    resources: Resources,
+    port: int,
+    platform: Platform | None = None,
+    *,
+    access: Access | None = None,
+    entrance: Entrance | None = None,
+    host: str = LOOPBACK,
+    tls: TlsConfig | None = None,
+) -> AsyncIterator[int]:
+    """Serve every kind, what concerns all kinds, reflection and health; yields the port.
+
+    Without access and entrance everybody may do everything, as the same user.
+    """
+    access = access or Everybody()
+    entrance = entrance or Entrance(Anyone(), access, resources.record)
+    platform = platform or Platform(resources, Hub(resources), access)
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+            ("grpc.max_metadata_size", LARGEST_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", LARGEST_METADATA_BYTES),
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((ResourceService(Operations(resources)),))
+    served = Operations(resources, access)
+    server.add_generic_rpc_handlers((ResourceService(served, entrance), PlatformService(platform, entrance)))
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    services = [kind.service.full_name for kind in kinds().values()]
+    services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM]
     reflection.add(server, [*services, health.SERVICE_NAME])
     for service in ("", *services):
         await checker.set(service, health_pb2.HealthCheckResponse.SERVING)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    credentials = server_credentials(tls or TlsConfig())
+    address = f"{bracketed(host)}:{port}"
+    bound = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
     try:
         yield bound
     finally:
+        # Watches last until they are ended; what else is under way may finish.
+        await platform.close()
         await server.stop(GRACE_S)
 
 
@@ -115,7 +150,15 @@ async def serve(config: Config) -> None:
 
     try:
         async with (
-            grpc_server(plane.resources, config.api_port),
+            access_of(config, plane.resources) as (access, entrance),
+            grpc_server(
+                plane.resources,
+                config.api_port,
+                access=access,
+                entrance=entrance,
+                host=config.api_host,
+                tls=config.tls,
+            ),
             http_server(app.build(ready, plane.routes()), config.api_http_port),
             plane,
         ):
@@ -136,7 +179,7 @@ def main() -> int:
         found = list(error.faults)
     if not found:
         try:
-            uvloop.run(serve(config))
+            uvloop.run(serve(with_own_token(config)))
         except ApiError as error:
             found = [error.message]
     for fault in found:

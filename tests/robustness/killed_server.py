@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from api.config import Config
+from api.config import AuthConfig, Config
 from api.kinds import kinds
 
 START_S = 30.0
@@ -48,7 +48,7 @@ class KilledServer:
 
     def __init__(self, home: Path, *, called: str = "api", environ: Mapping[str, str] = MappingProxyType({})) -> None:
         api, http_port, airflow, serving = free_ports(4)
-        self.config = Config(home, home, api, http_port, airflow, serving, "secret")
+        self.config = Config(home, home, api, http_port, airflow, serving, "secret", auth=AuthConfig(on=False))
         self._log = home / f"{called}.log"
         self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None

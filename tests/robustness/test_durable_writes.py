@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from api.kinds import kinds
 from tests.robustness.killed_server import Connection, KilledServer
+from tests.robustness.lanes import lanes
+from tests.robustness.results import told
 
-KILLS = 20
 WRITERS = 4
 PROJECT = "shop"
 KIND = "ModelFamily"
@@ -133,13 +135,14 @@ def compare(writers: list[Writer], found: dict[str, Any]) -> None:
     assert not found, "nobody wrote these"
 
 
-def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", lanes(p=10, c=300))
+def test_every_acknowledged_write_survives_kill_9(tmp_path: Path, kills: int) -> None:
     pick, writers = random.Random(20261121), [Writer(number) for number in range(WRITERS)]
     with KilledServer(tmp_path) as server:
         connection = server.connect()
         connection.call("Project", "Create", project=kinds()["Project"].new(PROJECT, PROJECT))
         connection.close()
-        for life in range(KILLS):
+        for life in range(kills):
             threads = [threading.Thread(target=one.write, args=(server.connect(), life)) for one in writers]
             for thread in threads:
                 thread.start()
@@ -155,8 +158,14 @@ def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
             listed.close()
             compare(writers, found)
     acknowledged = sum(writer.acknowledged for writer in writers)
-    print(f"{KILLS} kills, {acknowledged} acknowledged writes, none lost")
-    assert acknowledged > KILLS * WRITERS
+    told(
+        "G1",
+        "acknowledged writes survive kill -9 of the API server",
+        store="SQLite",
+        trials=kills,
+        figures=f"{acknowledged:,} acknowledged",
+    )
+    assert acknowledged > kills * WRITERS
 
 
 def test_a_kill_leaves_an_owner_with_all_it_owns_or_nothing(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_good_streams_are_found_good() -> None:
         ("reliable", Session(0, [DUE[0], Event(rules.ADDED, 3, "b", "b@2")])),
         ("resumable", Session(0, DUE[1:])),
         ("resumable", Session(3, DUE[1:])),
-        ("resumable", Session(0, DUE[:1], expired=True)),
+        ("resumable", Session(0, DUE[1:2], expired=True)),
         ("bookmarkable", Session(0, [DUE[0], mark(3), *DUE[1:]])),
         ("bookmarkable", Session(0, [*DUE[:5], mark(7)])),
         ("bookmarkable", Session(0, [*DUE, mark(7), DUE[5]])),

@@ -150,6 +150,10 @@ class Connection:
         """Whether a transaction is open."""
         return self._db.in_transaction
 
+    def create_function(self, name: str, narg: int, func: Callable[..., Any], **_: Any) -> None:
+        """Let SQL call a function."""
+        self._db.create_scalar_function(name, func, narg)
+
     @property
     def total_changes(self) -> int:
         """Rows changed so far."""

@@ -24,7 +24,7 @@ class Event:
 
 @dataclass
 class Session:
-    """One stream of a watcher.  expired: it was told that `since` is too old; complete: it saw all up to `until`."""
+    """One stream of a watcher.  expired: it ended because what follows is no longer kept."""
 
     since: int
     events: list[Event] = field(default_factory=list)
@@ -118,10 +118,8 @@ def atomic(due: Sequence[Event], session: Session) -> list[str]:
 
 
 def resumable(due: Sequence[Event], session: Session) -> list[str]:
-    """A stream begins with the first change after `since`, or says at once that it is too old."""
+    """A stream begins with the first change after `since`, or says that this is too old: before it sends another."""
     sent = _changes(session)
-    if session.expired:
-        return [f"{len(sent)} changes were sent after a position that is too old"] if sent else []
     faults = [
         f"{event.key} at {event.revision} is not after {session.since}"
         for event in sent[:1]

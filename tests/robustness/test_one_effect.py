@@ -1,0 +1,163 @@
+"""A call that is repeated under its own name has one effect and one answer, whatever was cut (guarantee G2)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from api.kinds import kinds
+from tests.robustness.clients import LOST, shop
+from tests.robustness.faults.killer import Killer
+from tests.robustness.faults.proxy import Fault, Proxy
+from tests.robustness.history.watch_rules import DELETED, Event
+from tests.robustness.killed_server import Connection, KilledServer
+from tests.robustness.lanes import lanes
+from tests.robustness.results import told
+from tests.robustness.stores import KIND, PROJECT, log, opened
+
+CLIENTS = 8
+NAMES = 6
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.5
+GIVE_UP_S = 60.0
+MOST_ANSWER_BYTES = 700
+
+
+@dataclass
+class Caller:
+    """Makes one call after the other and repeats each until it is answered.
+
+    effects: the revision that each call was told, by its token; again: repeats.
+    """
+
+    number: int
+    address: str
+    token: str
+    effects: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    again: int = 0
+    failed: BaseException | None = None
+
+    def run(self, calls: int) -> None:
+        """Create, change and delete names of one's own."""
+        pick, connection = random.Random(self.number), Connection(self.address, self.token)
+        try:
+            for count in range(calls):
+                connection = self._one(connection, pick, f"{self.number}-{count}")
+        except BaseException as error:
+            self.failed = error
+        finally:
+            connection.close()
+
+    def _one(self, connection: Connection, pick: random.Random, token: str) -> Connection:
+        name = f"n{self.number}-{pick.randrange(NAMES)}"
+        if name in self.versions and pick.random() < 0.25:
+            connection, _ = self._until_answered(connection, pick, "Delete", namespace=PROJECT, name=name)
+            del self.versions[name]
+            self.effects[f"{DELETED} {name}"] = self.effects.get(f"{DELETED} {name}", 0) + 1
+            return connection
+        item = kinds()[KIND].new(PROJECT, name)
+        item.spec.name = token
+        item.metadata.resourceVersion = self.versions.get(name, "")
+        verb = "Update" if name in self.versions else "Create"
+        connection, answer = self._until_answered(connection, pick, verb, model_family=item)
+        assert answer.model_family.spec.name == token, "a repeated call has the answer of the first"
+        self.versions[name] = answer.model_family.metadata.resourceVersion
+        self.effects[token] = int(self.versions[name])
+        return connection
+
+    def _until_answered(
+        self, connection: Connection, pick: random.Random, verb: str, **fields: Any
+    ) -> tuple[Connection, Any]:
+        named, pause_s, give_up = str(uuid.UUID(int=pick.getrandbits(128), version=4)), FIRST_PAUSE_S, time.monotonic()
+        while True:
+            try:
+                return connection, connection.call(KIND, verb, request_id=named, **fields)
+            except grpc.RpcError as error:
+                lost: Any = error
+                if lost.code() not in LOST or time.monotonic() - give_up > GIVE_UP_S:
+                    raise
+            connection.close()
+            self.again += 1
+            time.sleep(pick.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            connection = Connection(self.address, self.token)
+
+
+def faults_of(callers: list[Caller], changes: list[Event]) -> list[str]:
+    """Return the calls that had no effect, more than one, or another than they were told."""
+    happened = Counter(f"{DELETED} {one.key}" if one.type == DELETED else one.token for one in changes)
+    revisions = {one.token: one.revision for one in changes if one.type != DELETED}
+    faults = []
+    for caller in callers:
+        for token, value in caller.effects.items():
+            due = value if token.startswith(DELETED) else 1
+            if happened.pop(token, 0) != due:
+                faults.append(f"{token} should have happened {due} times")
+            elif due == 1 and token in revisions and revisions[token] != value:
+                faults.append(f"{token} was told revision {value}, not {revisions[token]}")
+    return faults + [f"{token} happened, but nobody was told" for token in happened]
+
+
+@pytest.mark.parametrize("calls", lanes(p=500, c=5_000))
+def test_a_repeated_call_has_one_effect(tmp_path: Path, calls: int) -> None:
+    began, pick, lock = time.monotonic(), random.Random(calls), threading.Lock()
+
+    def choose() -> Fault:
+        with lock:
+            return Fault(
+                cut_after=pick.choice((0, pick.randrange(MOST_ANSWER_BYTES), 5_000)), reset=pick.random() < 0.5
+            )
+
+    with KilledServer(tmp_path) as server, Proxy(server.config.api_port, choose, seed=calls) as proxy:
+        connection = server.connect()
+        shop(connection)
+        connection.close()
+        callers = [Caller(number, proxy.address, server.config.token) for number in range(CLIENTS)]
+        threads = [threading.Thread(target=one.run, args=(calls // CLIENTS,)) for one in callers]
+
+        def strike(_: random.Random) -> None:
+            server.kill()
+            server.start()
+
+        killer = Killer(strike, between_s=(0.1, 0.6), seed=calls)
+        with killer.about():
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for caller in callers:
+            if caller.failed is not None:
+                raise caller.failed
+        cuts = proxy.cuts
+    faults = faults_of(callers, asyncio.run(changes_of(f"sqlite:{tmp_path}/store.db")))
+    told(
+        "G2",
+        "a repeated call has one effect and the same answer",
+        store="SQLite",
+        trials=CLIENTS * (calls // CLIENTS),
+        failed=len(faults),
+        figures=f"{cuts:,} connections cut, {killer.strikes} server kills, "
+        f"{sum(one.again for one in callers):,} repeats, {time.monotonic() - began:.0f} s",
+    )
+    assert faults == []
+    assert cuts
+    assert killer.strikes
+
+
+async def changes_of(url: str) -> list[Event]:
+    store = opened(url)
+    try:
+        return await log(store)
+    finally:
+        await store.close()

@@ -1,0 +1,123 @@
+"""A watch is ordered, unique, reliable, atomic, resumable, bookmarkable, or says it is too old (guarantee G5)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from api.events import Limits
+from api.listing import parse_selector
+from api.selection import Selection
+from api.store.base import Key, Preconditions, Store, Write
+from api.store.sqlite import SqliteStore
+from api.watch import Hub
+from tests.robustness.history.watch_rules import DELETED, Event, Logged, expected, judged, missing
+from tests.robustness.lanes import lanes
+from tests.robustness.results import told
+from tests.robustness.stores import KIND, PROJECT, family, token_of
+from tests.robustness.watchers import CHOSEN, COLOUR, Watcher, crowd
+
+WRITERS = 4
+NAMES = 25
+WINDOW = 1_000
+# Small, so that streams leave the ring for the log, and that the log is compacted below them.
+LIMITS = Limits(ring_events=200, queue_events=150, bookmark_s=0.4)
+
+
+class HubSource:
+    """Streams of a hub in this process."""
+
+    def __init__(self, store: Store, hub: Hub) -> None:
+        self._store, self._hub = store, hub
+
+    async def stream(self, since: int, *, chosen: bool) -> AsyncIterator[list[Event]]:
+        """Yield what the hub hands out."""
+        labels = parse_selector(f"{COLOUR}={CHOSEN}") if chosen else ()
+        watch = await self._hub.watch(Selection.of({KIND: None}, labels), since, bookmarks=True)
+        async with watch:
+            async for events in watch:
+                yield [
+                    Event(
+                        event.type.value,
+                        event.revision,
+                        "" if event.resource is None else event.resource.metadata.name,
+                        "" if event.resource is None else token_of(event.resource),
+                    )
+                    for event in events
+                ]
+
+    async def revision(self) -> int:
+        """Return the newest revision."""
+        return await self._store.revision()
+
+
+async def write(store: Store, number: int, count: int, log: dict[int, Logged]) -> None:
+    """Create, change, recolour and delete names of one's own; note each change under its revision."""
+    pick = random.Random(number)
+    known: dict[str, str] = {}
+    for written in range(count):
+        name, token = f"n{number}-{pick.randrange(NAMES)}", f"{number}.{written}"
+        if name in known and pick.random() < 0.1:
+            gone = await store.delete(Key(KIND, PROJECT, name), Preconditions())
+            revision = int(gone.metadata.resourceVersion)
+            log[revision] = Logged(Event(DELETED, revision, name, token_of(gone)), selected=False)
+            del known[name]
+            continue
+        colour = pick.choice((CHOSEN, "blue"))
+        item = family(name, token, labels={COLOUR: colour})
+        made = await (store.update(Write(item, known[name])) if name in known else store.create(Write(item)))
+        revision = int(made.metadata.resourceVersion)
+        what = "MODIFIED" if name in known else "ADDED"
+        log[revision] = Logged(Event(what, revision, name, token), colour == CHOSEN)
+        known[name] = made.metadata.resourceVersion
+
+
+def faults_of(watchers: list[Watcher], log: list[Logged], until: int) -> list[str]:
+    """Return what the judges say of every watcher."""
+    everything = expected([Logged(one.event) for one in log])
+    chosen = expected(log)
+    faults = []
+    for watcher in watchers:
+        due = chosen if watcher.chosen else everything
+        faults += [f"watcher {watcher.number}: {fault}" for fault in judged(due, watcher.sessions)]
+        for event in missing(due, watcher.sessions, 0, until):
+            if not any(low < event.revision <= high for low, high in watcher.excused):
+                faults.append(f"watcher {watcher.number} never saw {event}")
+    return faults
+
+
+@pytest.mark.parametrize("events", lanes(p=10_000, c=100_000))
+async def test_every_watcher_sees_what_the_log_says(tmp_path: Path, events: int) -> None:
+    began, log, final = time.monotonic(), dict[int, Logged](), list[int]()
+    store = SqliteStore(tmp_path / "store.db", window=WINDOW, window_s=0.0)
+    watchers = crowd()
+    try:
+        async with Hub(store, LIMITS) as hub:
+            source = HubSource(store, hub)
+            watching = [asyncio.create_task(one.run(source, lambda: final[0] if final else None)) for one in watchers]
+            await asyncio.gather(*(write(store, number, events // WRITERS, log) for number in range(WRITERS)))
+            final.append(await store.revision())
+            await asyncio.gather(*watching)
+    finally:
+        await store.close()
+    assert sorted(log) == list(range(1, final[0] + 1)), "every revision is one change that a writer made"
+    faults = faults_of(watchers, [log[revision] for revision in sorted(log)], final[0])
+    seen = sum(len(session.events) for one in watchers for session in one.sessions)
+    told(
+        "G5",
+        "every watcher sees every change once, in order",
+        store="SQLite",
+        trials=seen,
+        failed=len(faults),
+        figures=f"{events:,} changes, {len(watchers)} watchers, {sum(len(one.sessions) for one in watchers)} streams, "
+        f"{sum(one.cuts for one in watchers)} cut as too slow, {sum(len(one.excused) for one in watchers)} too old, "
+        f"{time.monotonic() - began:.0f} s",
+    )
+    assert faults[:10] == []
+    assert sum(one.bookmarks for one in watchers) > len(watchers)
+    assert sum(len(one.sessions) for one in watchers) > 2 * len(watchers)

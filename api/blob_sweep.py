@@ -21,7 +21,6 @@ from api.store.base import Query
 
 GRACE_DAYS = 3
 EVERY_S = 3600.0
-LEASE = "blobs"
 LOG_S = 120.0
 # Beside the namespaces: no project's name has a capital letter.
 MARK = re.compile(r"UNUSED/(?P<day>[0-9]{1,9})/(?P<name>.+)\Z")
@@ -30,20 +29,19 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Looks once an hour, one server at a time.  `grace_days`: how long a blob stays after it was last needed."""
+    """Looks once an hour; the leader runs it.  `grace_days`: how long a blob stays after it was last needed."""
 
     def __init__(self, resources: Resources, blobs: Blobs, *, grace_days: int = GRACE_DAYS) -> None:
         self._resources = resources
         self._blobs = blobs
         self._grace_days = grace_days
 
-    async def run(self, holder: str) -> None:
+    async def run(self) -> None:
         """Sweep for ever."""
         while True:
             await asyncio.sleep(EVERY_S * random.uniform(0.9, 1.1))
             try:
-                if await self._resources.acquire(LEASE, holder, EVERY_S / 2) is not None:
-                    log.info("%d unused blobs removed", await self.sweep())
+                log.info("%d unused blobs removed", await self.sweep())
             except ApiError as error:
                 log.warning("unused blobs stay: %s", error.message)
 

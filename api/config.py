@@ -75,6 +75,13 @@ class Config:
     api_host: str = LOOPBACK
     auth: AuthConfig = field(default_factory=AuthConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
+    blobs: str = ""
+    audit_anchor: Path | None = None
+
+    @property
+    def blobs_url(self) -> str:
+        """Where large fields of resources are: a folder, or `s3://bucket/prefix`."""
+        return self.blobs or str(self.home / "blobs")
 
     @property
     def api_reached_at(self) -> str:
@@ -184,6 +191,8 @@ class Config:
             "MA_TOKEN": self.token,
             "MA_LEASE_TTL_S": str(self.lease_ttl_s),
             "MA_API_HOST": self.api_host,
+            "MA_BLOBS": self.blobs,
+            "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
             **self._auth_environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
@@ -258,6 +267,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         lease_ttl_s=seconds("MA_LEASE_TTL_S", 15.0, 1.5, 300.0),
         api_host=environ.get("MA_API_HOST") or LOOPBACK,
         auth=_auth(environ, faults),
+        blobs=environ.get("MA_BLOBS", ""),
+        audit_anchor=Path(anchor).absolute() if (anchor := environ.get("MA_AUDIT_ANCHOR", "")) else None,
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

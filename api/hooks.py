@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from api.admission import is_name
 from api.calls import Call
 from api.errors import ApiError, DeadlineExceeded, FailedPrecondition
 
@@ -73,13 +74,15 @@ class Hook:
 
 
 class Hooks:
-    """The hooks of this process, in their order.  Raises ValueError for two of one name and for unknown points."""
+    """The hooks of this process, in their order.  Raises ValueError for a bad name, two of one name, unknown points."""
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self.all: Sequence[Hook] = sorted(hooks, key=lambda hook: (hook.order, hook.name))
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._later: set[asyncio.Task[None]] = set()
         for hook in self.all:
+            if not is_name(hook.name):
+                raise ValueError(f"hook {hook.name!r}: a name has lower-case letters, digits, '-' and '.'")
             if unknown := hook.points - frozenset(POINTS):
                 raise ValueError(f"hook {hook.name}: unknown points {', '.join(sorted(unknown))}")
         names = [hook.name for hook in self.all]

@@ -10,7 +10,10 @@ from starlette.routing import Route
 
 from api.admitters import ADMITTERS
 from api.airflow import Airflow
+from api.audit_anchor import Anchor
 from api.backends.local import LocalBackend
+from api.blob_sweep import Sweeper
+from api.blobs import opened
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
@@ -24,6 +27,9 @@ from api.controllers.project import ProjectController
 from api.controllers.revision import ModelController, RevisionController
 from api.controllers.runtime import Controller, Manager, Term
 from api.controllers.trigger_run import TriggerRunController
+from api.external import External
+from api.hooks import installed
+from api.hooks_after import AfterHooks
 from api.manifests import Manifests
 from api.resources import Resources
 from api.store.base import Key, Store
@@ -33,7 +39,9 @@ class ControlPlane:
     """Resources with their admission, and the controllers that act on them.  Use as an async context manager."""
 
     def __init__(self, store: Store, config: Config) -> None:
-        self.resources = Resources(store, ADMITTERS)
+        self._hooks, self._blobs = installed(), opened(config.blobs_url)
+        self.resources = Resources(store, ADMITTERS, external=External(self._blobs), hooks=self._hooks)
+        self._anchor = None if config.audit_anchor is None else Anchor(store, config.audit_anchor)
         self._config = config
         self._airflow = Airflow(config.airflow_url)
         self._manifests = Manifests(config)
@@ -54,7 +62,9 @@ class ControlPlane:
         )
         runs = PipelineRunController(platform)
         self._adopter = Adopter(platform, runs)
-        return Term(controllers_of(platform, runs), (self._adopter.resync,))
+        after_hooks = AfterHooks(leadership.resources, self._hooks)
+        sweeper = Sweeper(leadership.resources, self._blobs)
+        return Term(controllers_of(platform, runs), (self._adopter.resync, after_hooks.run, sweeper.run))
 
     @property
     def running(self) -> bool:
@@ -77,6 +87,8 @@ class ControlPlane:
 
     async def __aenter__(self) -> ControlPlane:
         self._tasks = [asyncio.create_task(self.manager.run())]
+        if self._anchor is not None:
+            self._tasks.append(asyncio.create_task(self._anchor.run()))
         return self
 
     async def __aexit__(

@@ -83,6 +83,8 @@ def parse(body: bytes) -> dict[str, PyJWK]:
 def _key(item: Any) -> PyJWK | None:
     if not isinstance(item, dict) or item.get("use", "sig") != "sig" or not isinstance(item.get("kid", ""), str):
         return None
+    if item.get("alg", ALGORITHMS[0]) not in ALGORITHMS:
+        return None
     if "verify" not in item.get("key_ops", ["verify"]) or "d" in item:
         return None
     try:

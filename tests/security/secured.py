@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from api import audit
 from api.admitters import ADMITTERS
+from api.audit import Entry, Record
+from api.audit import read as entry_of
 from api.auth.setup import access_of
 from api.auth.static import digest
 from api.config import AuthConfig, Config
@@ -158,11 +159,11 @@ class Secured:
         """Return a caller with the token of a user."""
         return self.caller(token_of(name))
 
-    def audit(self) -> list[audit.Entry]:
+    def audit(self) -> list[Entry]:
         """Return all audit records."""
-        return [audit.read(record.body) for record in self.run(self._audit())]
+        return [entry_of(record.body) for record in self.run(self._audit())]
 
-    async def _audit(self) -> list[audit.Record]:
+    async def _audit(self) -> list[Record]:
         return list(await self.store.audit(0, 1_000_000))
 
 

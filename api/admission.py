@@ -78,9 +78,9 @@ def _names(kind: Kind, resource: Resource) -> Iterator[FieldViolation]:
             yield FieldViolation(path, f"{RULE}; for example {suggestion(value)!r}", shown(value))
     if kind.name == "Project":
         yield from _project(metadata.name, metadata.namespace)
-    if kind.name == "Cluster" and metadata.namespace != SYSTEM_NAMESPACE:
+    if kind.name in ("Cluster", "Hook") and metadata.namespace != SYSTEM_NAMESPACE:
         yield FieldViolation(
-            "metadata.namespace", f"a Cluster belongs to {SYSTEM_NAMESPACE}", shown(metadata.namespace)
+            "metadata.namespace", f"a {kind.name} belongs to {SYSTEM_NAMESPACE}", shown(metadata.namespace)
         )
 
 
@@ -234,7 +234,9 @@ def check_update(kind: Kind, old: Resource, new: Resource) -> list[FieldViolatio
             FieldViolation("metadata.uid", f"is {old.metadata.uid} and never changes", shown(new.metadata.uid))
         )
     created, was = new.metadata.creationTimestamp, old.metadata.creationTimestamp
-    if new.metadata.HasField("creationTimestamp") and (created.seconds, created.nanos) != (was.seconds, was.nanos):
+    # JSON tells it in whole seconds, as Kubernetes does.
+    same = created.seconds == was.seconds and created.nanos in (was.nanos, 0)
+    if new.metadata.HasField("creationTimestamp") and not same:
         found.append(FieldViolation("metadata.creationTimestamp", "is set by the server and never changes"))
     if kind.immutable and new.spec != old.spec:
         found.append(FieldViolation("spec", f"of a {kind.name} never changes: create a new one"))

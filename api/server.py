@@ -15,21 +15,24 @@ import tempfile
 from collections.abc import AsyncIterator
 
 import grpc
-import uvicorn
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from starlette.applications import Starlette
 
-from api import controllers
+from api import audit_anchor, controllers
 from api.auth.base import Anyone
 from api.auth.entrance import Entrance
-from api.auth.setup import access_of, with_own_token
+from api.auth.setup import access_of, is_loopback, with_own_token
 from api.auth.setup import faults as access_faults
 from api.auth.tls import server_credentials
+from api.blobs import opened
 from api.calls import Access, Everybody
 from api.config import LOOPBACK, Config, ConfigurationError, TlsConfig, bracketed, load
 from api.errors import ApiError
+from api.hooks import installed
 from api.http import app
+from api.http.gateway import Gateway
+from api.http.guard import LOOPBACK as LOOPBACK_NAMES
+from api.http.port import http_server
 from api.kinds import kinds
 from api.operations import Operations
 from api.platform import Platform
@@ -63,6 +66,13 @@ def faults(config: Config) -> list[str]:
             except OSError:
                 found.append(f"port {port} is taken: stop what listens there or set {name}")
     found += access_faults(config)
+    if config.audit_anchor is not None and (told := audit_anchor.fault(config.audit_anchor)) is not None:
+        found.append(told)
+    try:
+        opened(config.blobs_url)
+        installed()
+    except ValueError as error:
+        found.append(str(error))
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=config.home):
@@ -116,24 +126,7 @@ async def grpc_server(
         # Watches last until they are ended; what else is under way may finish.
         await platform.close()
         await server.stop(GRACE_S)
-
-
-@contextlib.asynccontextmanager
-async def http_server(application: Starlette, port: int) -> AsyncIterator[None]:
-    """Serve the HTTP port beside gRPC in the same loop."""
-    server = uvicorn.Server(
-        uvicorn.Config(application, host="127.0.0.1", port=port, log_level="warning", lifespan="off", access_log=False)
-    )
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined,method-assign,unused-ignore]
-    serving = asyncio.create_task(server._serve())
-    try:
-        # uvicorn tells nobody when it has started.
-        while not server.started and not serving.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        await serving
+        await served.settled()
 
 
 async def serve(config: Config) -> None:
@@ -149,21 +142,29 @@ async def serve(config: Config) -> None:
         return plane.running
 
     try:
-        async with (
-            access_of(config, plane.resources) as (access, entrance),
-            grpc_server(
-                plane.resources,
-                config.api_port,
-                access=access,
-                entrance=entrance,
-                host=config.api_host,
-                tls=config.tls,
-            ),
-            http_server(app.build(ready, plane.routes()), config.api_http_port),
-            plane,
-        ):
-            log.info("serving %s", config.api_address)
-            await stop.wait()
+        async with access_of(config, plane.resources) as (access, entrance):
+            platform = Platform(plane.resources, Hub(plane.resources), access)
+            names = {*LOOPBACK_NAMES, bracketed(config.api_host)} if is_loopback(config.api_host) else None
+            gateway = Gateway(Operations(plane.resources, access), platform, entrance, names)
+            async with (
+                grpc_server(
+                    plane.resources,
+                    config.api_port,
+                    platform,
+                    access=access,
+                    entrance=entrance,
+                    host=config.api_host,
+                    tls=config.tls,
+                ),
+                http_server(
+                    app.build(ready, plane.routes(), gateway), config.api_http_port, config.api_host, config.tls
+                ),
+                plane,
+            ):
+                log.info("serving %s", config.api_address)
+                await stop.wait()
+                # Watches over HTTP last until they are ended too.
+                await platform.close()
     finally:
         await store.close()
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from api.admission import refuse
 from api.audit import Entry
-from api.auth.base import Anyone
+from api.auth.base import NO_CERTIFICATE, Anyone
 from api.auth.entrance import Entrance
 from api.calls import Call, Everybody, named
 from api.errors import ApiError, FieldViolation
@@ -27,6 +27,7 @@ from api.http.crosskind import CrossKind
 from api.http.exchange import Answer, Exchange, Receive, Scope, Send, answer
 from api.http.namespaces import Namespaces
 from api.http.parameters import Parameters
+from api.http.protocol import CERTIFICATE
 from api.http.refusals import MethodNotAllowed, NoRoute
 from api.http.resources import Resource, Verbs, is_global
 from api.http.watch import Watching
@@ -98,7 +99,8 @@ class Gateway:
         client = scope.get("client")
         peer = f"{client[0]}:{client[1]}" if client else ""
         kind = target.kind.name if target.kind is not None else ""
-        return await self._entrance.enter(call, headers, peer, verb=VERBS.get(method, method), kind=kind)
+        certificate = scope.get(CERTIFICATE, NO_CERTIFICATE)
+        return await self._entrance.enter(call, headers, peer, certificate, verb=VERBS.get(method, method), kind=kind)
 
     async def _answer(self, exchange: Exchange, target: Target) -> Answer:
         if target.missing is not None:

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from starlette.applications import Starlette
 
 from api.config import Config
 from api.controllers import ControlPlane
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.http import app as http_app
+from api.http.app import Application
 from api.kinds import kinds
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
@@ -25,7 +25,7 @@ from tests.robustness.fakes.airflow import FakeAirflow
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[int]:
+async def serving(app: Application) -> AsyncIterator[int]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))

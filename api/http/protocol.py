@@ -1,0 +1,106 @@
+"""uvicorn's HTTP/1.1 with bounds of its own, refusals in JSON, and the client's certificate.  Knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.errors import ApiError, InvalidArgument
+from api.http.exchange import as_json
+from api.http.guard import LARGEST_HEADERS, MOST_HEADERS
+from api.http.refusals import HeadersTooLarge, TooLarge
+from api.http.status import code_of, failure
+
+LARGEST_URL = 160 * 1024
+# A request must be whole by then, however slowly its bytes come.
+REQUEST_S = 60.0
+PHRASES = {400: b"Bad Request", 413: b"Content Too Large", 431: b"Request Header Fields Too Large"}
+CERTIFICATE = "ma.certificate"
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    _header_bytes = 0
+    _refused = False
+    _late: asyncio.TimerHandle | None = None
+
+    def on_message_begin(self) -> None:
+        """Begin a request: its time runs."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._late = self.loop.call_later(REQUEST_S, self.transport.close)
+        ssl_object = self.transport.get_extra_info("ssl_object")
+        if ssl_object is not None:
+            scope: Any = self.scope
+            scope[CERTIFICATE] = certificate(ssl_object.getpeercert() or {})
+
+    def on_message_complete(self) -> None:
+        """End a request: its time no longer runs."""
+        self._in_time()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL."""
+        super().on_url(url)
+        if len(self.url) > LARGEST_URL:
+            self._refuse(TooLarge(f"the URL is longer than {LARGEST_URL} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value)
+        if len(self.headers) > MOST_HEADERS or self._header_bytes > LARGEST_HEADERS:
+            told = f"there are more than {MOST_HEADERS} headers or {LARGEST_HEADERS} bytes of them"
+            self._refuse(HeadersTooLarge(told))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; after a refusal no more are looked at."""
+        if not self._refused:
+            super().data_received(data)
+
+    def eof_received(self) -> None:
+        """End a request whose body is shorter than its header says."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_started and cycle.more_body:
+            self._refuse(InvalidArgument("the body ends before its Content-Length", reason="BAD_MESSAGE"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP."""
+        if not self._refused:
+            self._refuse(InvalidArgument("the bytes are no HTTP/1.1 request", reason="BAD_MESSAGE"))
+
+    def _refuse(self, error: ApiError) -> None:
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        request_id = str(uuid.uuid4())
+        body = as_json(failure(error, request_id))
+        code = code_of(error)
+        head = (
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"x-content-type-options: nosniff\r\nx-request-id: %s\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head % (code, PHRASES.get(code, b"Refused"), len(body), request_id.encode()) + body)
+        self.transport.close()
+
+
+def certificate(found: Mapping[str, Any]) -> dict[str, Sequence[bytes]]:
+    """Return what a verified certificate says of its owner, in gRPC's words."""
+    common = [value.encode() for parts in found.get("subject", ()) for key, value in parts if key == "commonName"]
+    alternative = [value.encode() for _, value in found.get("subjectAltName", ())]
+    return {"x509_common_name": common, "x509_subject_alternative_name": alternative}

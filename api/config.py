@@ -72,6 +72,7 @@ class Config:
     serving_port: int = 15568
     token: str = ""
     lease_ttl_s: float = 15.0
+    store_url: str = field(default="", repr=False)
     api_host: str = LOOPBACK
     auth: AuthConfig = field(default_factory=AuthConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
@@ -128,6 +129,11 @@ class Config:
     def store_path(self) -> Path:
         """The resource store's SQLite file."""
         return self.home / "store.db"
+
+    @property
+    def store_address(self) -> str:
+        """URL of the resource store; it may hold a password."""
+        return self.store_url or f"sqlite:///{self.store_path}"
 
     @property
     def airflow_home(self) -> Path:
@@ -190,6 +196,7 @@ class Config:
             "MA_SERVING_PORT": str(self.serving_port),
             "MA_TOKEN": self.token,
             "MA_LEASE_TTL_S": str(self.lease_ttl_s),
+            "MA_STORE_URL": self.store_url,
             "MA_API_HOST": self.api_host,
             "MA_BLOBS": self.blobs,
             "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
@@ -265,6 +272,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         serving_port=port("MA_SERVING_PORT", 15568),
         token=token,
         lease_ttl_s=seconds("MA_LEASE_TTL_S", 15.0, 1.5, 300.0),
+        store_url=environ.get("MA_STORE_URL", ""),
         api_host=environ.get("MA_API_HOST") or LOOPBACK,
         auth=_auth(environ, faults),
         blobs=environ.get("MA_BLOBS", ""),

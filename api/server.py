@@ -41,7 +41,7 @@ from api.services import reflection
 from api.services.platform import NAME as PLATFORM
 from api.services.platform import PlatformService
 from api.services.resources import ResourceService
-from api.store.sqlite import SqliteStore
+from api.store.open import open_store
 from api.watch import Hub
 
 LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -134,7 +134,7 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    store = SqliteStore(config.store_path)
+    store = await open_store(config.store_address)
     plane = controllers.ControlPlane(store, config)
 
     async def ready() -> bool:

@@ -12,14 +12,15 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        # In the order in which they came: who is woken first does not hang on addresses in memory.
+        self._waiting: dict[tuple[asyncio.AbstractEventLoop, asyncio.Event], None] = {}
         self.count = 0
 
     def ring(self) -> None:
         """Wake everybody who waits."""
         with self._lock:
             self.count += 1
-            waiting, self._waiting = self._waiting, set()
+            waiting, self._waiting = self._waiting, {}
         for loop, event in waiting:
             # A loop that is closed has nobody who waits.
             with contextlib.suppress(RuntimeError):
@@ -31,7 +32,7 @@ class Bell:
         with self._lock:
             if self.count != count:
                 return True
-            self._waiting.add(waiter)
+            self._waiting[waiter] = None
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter[1].wait()
@@ -39,5 +40,5 @@ class Bell:
             return False
         finally:
             with self._lock:
-                self._waiting.discard(waiter)
+                self._waiting.pop(waiter, None)
         return True

@@ -155,9 +155,10 @@ def _mark(db: Database, resource: Resource, following: NextRevision) -> Resource
 
 def _remove(db: Database, resource: Resource, following: NextRevision) -> Resource:
     revision, key = following(), key_of(resource)
+    previous = resource.SerializeToString(deterministic=True)
     resource.metadata.resourceVersion = str(revision)
     sql.remove(db, key)
-    sql.log(db, revision, ChangeType.DELETED, key, resource.SerializeToString(deterministic=True))
+    sql.log(db, revision, ChangeType.DELETED, key, resource.SerializeToString(deterministic=True), previous)
     return resource
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api import failpoints
 from api.airflow import DagRun
 from api.controllers.conditions import set_condition
 from api.controllers.pipeline import dag_id as pipeline_dag
@@ -136,6 +137,7 @@ class PipelineRunController:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
             await self._report.describe(run, observed)
+        failpoints.hit("status.before_write")
         await self._platform.resources.update_status(run)
         return self._again_s(run)
 
@@ -204,7 +206,10 @@ class PipelineRunController:
         # Told before it is asked for: whoever watches sees the run wait, whatever becomes of the request.
         await self._platform.resources.update_status(run)
         try:
-            return await self._platform.airflow.trigger(name, run_id(run), conf, run.spec.description)
+            failpoints.hit("trigger.before_post")
+            begun = await self._platform.airflow.trigger(name, run_id(run), conf, run.spec.description)
+            failpoints.hit("trigger.after_post")
+            return begun
         except AlreadyExists:
             return await self._adopt(name, run, conf)
         except InvalidArgument as error:
@@ -246,6 +251,7 @@ class PipelineRunController:
         if observed is not None and adopted:
             # Airflow's record of it would make the PipelineRun again.
             await self._platform.airflow.delete_run(name, run_id(run))
+        failpoints.hit("finalizer.before_removal")
         await self._platform.resources.set_finalizer(run, FINALIZER, present=False)
 
 

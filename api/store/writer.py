@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from api import failpoints
 from api.errors import ApiError, FailedPrecondition
 from api.store import sql
 from api.store.bell import Bell
@@ -170,7 +171,9 @@ class Writer:
         if len(jobs) == 1 and jobs[0].error is not None:
             self._session.rollback()
             return
+        failpoints.hit("store.before_commit")
         self._session.commit(changed=bool(changes))
+        failpoints.hit("store.after_commit")
         if changes:
             self._tidied = (changes[0] - 1) // TIDY_EVERY if self._tidied < 0 else self._tidied
             self.revision = changes[-1]

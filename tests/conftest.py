@@ -1,7 +1,7 @@
 """Groups of tests that one worker runs in turn: a file, or all that share the running platform.  The longest first.
 
 `make test` runs two workers (pytest-xdist).  Sockets, folders and servers are each test's own, so that files may run
-beside each other.
+beside each other.  Servers that are not are started once per session, when the first test asks for one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from tests.etcd_servers import etcd, etcd_url
+from tests.servers import postgres, postgres_url
+
+__all__ = ["etcd", "etcd_url", "postgres", "postgres_url"]
 
 HERE = Path(__file__).resolve().parent
 PLATFORM = "e2e"

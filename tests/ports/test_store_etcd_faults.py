@@ -158,6 +158,35 @@ async def test_a_write_whose_answer_is_lost_is_done_once_and_answered(etcd: Etcd
         assert cuts > 20, "too few answers were lost to show anything"
 
 
+async def test_two_writers_over_a_bad_line_lose_no_update(etcd: EtcdServer) -> None:
+    pick = random.Random(6)
+    with Proxy(etcd.port) as proxy:
+        root = etcd.url().rsplit("/", 1)[1]
+        url = f"etcd://{proxy.address}/{root}"
+        async with opened(url, url, patience_s=30.0) as stores:
+            await stores[0].create(Write(family("counter", "0")))
+            # Some answers are lost, and with connections that die early some requests too.
+            proxy.choose = lambda: Fault(cut_after=pick.choice((60, 200, 600, 1500)), reset=True)
+            proxy.cut_all()
+
+            async def count(store: EtcdStore) -> int:
+                done = 0
+                for _ in range(60):
+                    item = await store.get(Key(KIND, PROJECT, "counter"))
+                    expect, item.spec.description = item.metadata.resourceVersion, str(int(item.spec.description) + 1)
+                    with contextlib.suppress(Conflict):
+                        await store.update(Write(item, expect))
+                        done += 1
+                return done
+
+            counted = sum(await asyncio.gather(*(count(store) for store in stores)))
+            proxy.choose = lambda: GOOD
+            item = await stores[0].get(Key(KIND, PROJECT, "counter"))
+            assert int(item.spec.description) == counted
+            assert await stores[0].revision() == counted + 1
+        assert proxy.cuts > 20
+
+
 async def test_a_cluster_that_answers_nothing_is_unavailable_and_comes_back(etcd: EtcdServer) -> None:
     with Proxy(etcd.port) as proxy:
         root = etcd.url().rsplit("/", 1)[1]

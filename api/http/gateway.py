@@ -26,7 +26,7 @@ from api.http.body import Gone
 from api.http.crosskind import CrossKind
 from api.http.exchange import Answer, Exchange, Receive, Scope, Send, answer
 from api.http.namespaces import Namespaces
-from api.http.parameters import Parameters
+from api.http.parameters import DOCUMENT, Parameters
 from api.http.protocol import CERTIFICATE
 from api.http.refusals import MethodNotAllowed, NoRoute
 from api.http.resources import Resource, Verbs, is_global
@@ -117,6 +117,7 @@ class Gateway:
         document = _document(exchange)
         if exchange.method != "GET":
             raise MethodNotAllowed(exchange.method, ("GET", "HEAD"))
+        exchange.query.check(DOCUMENT)
         return document
 
 

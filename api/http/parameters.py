@@ -8,16 +8,15 @@ from urllib.parse import parse_qsl
 
 from api.admission import refuse
 from api.errors import FieldViolation
-from api.http.refusals import TooLarge
 from api.validation import nearest, shown
 
-LONGEST = 128 * 1024
 MOST = 100
 INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 TRUE, FALSE = {"true", "True", "1"}, {"false", "False", "0", ""}
 
 DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?\Z")
 
+DOCUMENT = frozenset({"pretty", "timeout", "hash"})
 ITEM = frozenset({"pretty", "timeout", "resourceVersion", "includeObject"})
 WRITE = frozenset({"pretty", "timeout", "dryRun", "fieldManager", "fieldValidation", "includeObject"})
 APPLY = WRITE | {"force"}
@@ -59,8 +58,6 @@ class Parameters:
         self._values: dict[str, list[str]] = {}
         if not raw:
             return
-        if len(raw) > LONGEST:
-            raise TooLarge(f"the part of the URL behind '?' is longer than {LONGEST} bytes")
         try:
             pairs = parse_qsl(
                 raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST, separator="&"

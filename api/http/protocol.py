@@ -15,7 +15,8 @@ from api.http.guard import LARGEST_HEADERS, MOST_HEADERS
 from api.http.refusals import HeadersTooLarge, TooLarge
 from api.http.status import code_of, failure
 
-LARGEST_URL = 160 * 1024
+# The parser of URLs counts to 65,535.
+LARGEST_URL = 60 * 1024
 # A request must be whole by then, however slowly its bytes come.
 REQUEST_S = 60.0
 PHRASES = {400: b"Bad Request", 413: b"Content Too Large", 431: b"Request Header Fields Too Large"}

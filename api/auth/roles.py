@@ -152,8 +152,9 @@ class RoleAccess:
         noted.pop(CREATOR, None)
         if ADMINS not in principal.groups:
             noted[CREATOR] = next(iter(names_of(principal)))
-        left = await self._resources.list("RoleBinding", Query(namespace=new.metadata.namespace, limit=1))
-        if left.items:
+        name = new.metadata.namespace
+        left = await self._resources.list("RoleBinding", Query(namespace=name, limit=1))
+        if left.items and await self._resources.find(Key("Project", name, name)) is None:
             raise FailedPrecondition(
                 "what is left of an earlier project of this name is still being removed: try again, or take another",
                 reason="PROJECT_NOT_EMPTY",

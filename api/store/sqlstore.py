@@ -130,8 +130,9 @@ class SqlStore(abc.ABC):
                 since = revision
                 if kind in wanted:
                     resource = records.parse(kind, bytes(body))
-                    previous = None if before is None else records.parse(kind, bytes(before))
-                    yield Change(revision, ChangeType(change), Key(kind, namespace, name), resource, previous)
+                    made = ChangeType(change)
+                    previous = records.parse(kind, bytes(before)) if made is ChangeType.MODIFIED and before else None
+                    yield Change(revision, made, Key(kind, namespace, name), resource, previous)
             if len(rows) < WATCH_BATCH:
                 await self._news(rung)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from api.kinds import Resource
+from api.kinds import Resource, kinds
+from api.masking import masked
 from api.store.base import Change, ChangeType
 
 # Dropped entries are cut off together.
@@ -124,8 +126,13 @@ class Ring:
 
 
 def told(entry: Entry, seen: ChangeType) -> Event:
-    """Return the event of a change as it looks through some selection, the same one for all that see it so."""
+    """Return the event of a change as it looks through some selection, the same one for all that see it so.
+
+    Sensitive fields are never told: who may see them gets the object.
+    """
     found = entry.events.get(seen)
     if found is None:
-        found = entry.events[seen] = Event(TYPES[seen], entry.change.revision, entry.change.resource)
+        kind, resource = kinds()[entry.change.key.kind], entry.change.resource
+        shown = masked(kind, copy.deepcopy(resource)) if kind.sensitive else resource
+        found = entry.events[seen] = Event(TYPES[seen], entry.change.revision, shown)
     return found

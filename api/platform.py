@@ -7,6 +7,7 @@ Who may, what is recorded and how it is refused is the same for all.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,16 +15,22 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from api import server_fields
 from api.admission import check_version, refuse
+from api.apply import apply, declared
+from api.asked import check_call, named_request
 from api.calls import Access, Call, Everybody
 from api.criteria import bad_filter
 from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated, Unimplemented
+from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
+from api.masking import masked, masked_error
 from api.representable import faults
 from api.resources import Resources, entry_of
 from api.selection import Selection
-from api.store.base import Key
+from api.store.base import Key, Request
+from api.store.values import key_of
 from api.validation import nearest, shown
 from api.watch import Hub, Watch
 
@@ -31,6 +38,7 @@ DENIED = (PermissionDenied, NotFound, Unauthenticated)
 MOST_NAMESPACES = 1000
 # How long a watch shows what its caller may no longer see.
 RECHECK_S = 30.0
+APPLY = "/michelangelo.platform.v1.ResourceService/Apply"
 LONGEST_WATCH_S = 3600.0
 
 Scopes = Mapping[str, frozenset[str] | None]
@@ -76,8 +84,51 @@ class Platform:
         raise Unimplemented("this release does not search")
 
     async def apply(self, call: Call, request: Any) -> Message:
-        """Declare what an ApplyRequest holds."""
-        raise Unimplemented("this release does not apply")
+        """Declare what an ApplyRequest holds, for a caller who may create and update.  Raises what `apply` raises."""
+        # A forced apply takes fields over; it does not write over what it has not read.
+        call = replace(call, force=False)
+        key = Key(request.object.TypeName().rsplit(".", 1)[-1], "", "")
+        named = named_request(call, APPLY, request)
+        resources = self._resources.of(call, None if request.dry_run else named, self._access)
+        try:
+            check_call(call, mutating=True)
+            refuse(list(faults(request)))
+            resource = declared(request)
+            key = key_of(resource)
+            for verb in ("Update", "Create"):
+                await self._access.require(call, verb, key.kind, key.namespace, key.name)
+            stored, outcome = await self._applied(resources, resource, request)
+        except ApiError as error:
+            await self._record(call, key, error.code, error.reason)
+            raise masked_error(kinds()[key.kind], error) if key.kind in kinds() else error from error.__cause__
+        if not resources.outcome.effects and not resources.outcome.replayed:
+            await self._record(call, key, "OK", "NO_EFFECT", resources.request, stored)
+        kind = kinds()[key.kind]
+        answer = wire.ApplyResponse(outcome=wire.ApplyResponse.Outcome.Value(outcome))
+        answer.object.Pack(stored if await self._unmasked(call, kind, key) else masked(kind, copy.deepcopy(stored)))
+        return answer
+
+    async def _applied(self, resources: Resources, resource: Any, request: Any) -> tuple[Any, str]:
+        if resources.request is not None:
+            answered = await resources.remembered(resources.request, resource.DESCRIPTOR.name)
+            if answered is not None:
+                resources.outcome.replayed = True
+                return answered, "CREATED" if server_fields.is_new(answered) else "CONFIGURED"
+        return await apply(resources, resource, request.field_manager, force=request.force, dry_run=request.dry_run)
+
+    async def _record(
+        self, call: Call, key: Key, outcome: str, reason: str, named: Request | None = None, answer: Any | None = None
+    ) -> None:
+        if call.principal.kind != "system" or named is not None:
+            entry = replace(entry_of(call, "Apply", key), outcome=outcome, reason=reason)
+            await self._resources.record(entry, named, answer)
+
+    async def _unmasked(self, call: Call, kind: Kind, key: Key) -> bool:
+        try:
+            await self._access.require(call, "Unmask", kind.name, key.namespace)
+        except DENIED:
+            return False
+        return True
 
     async def _recheck(self, call: Call, request: Any, scopes: Scopes, watch: Watch) -> None:
         """End a watch whose caller may see something else than it did."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api import external, finalizers, masking, server_fields, versions
+from api import apply_fields, external, finalizers, masking, server_fields, versions
 from api.admission import (
     LONGEST_NAME,
     check_owners,
@@ -26,6 +26,7 @@ from api.admission import (
 )
 from api.audit import Entry
 from api.calls import Access, Call, Everybody
+from api.dependents import is_held
 from api.errors import AlreadyExists, Conflict, FieldViolation, NotFound, PermissionDenied
 from api.external import External
 from api.hooks import NO_HOOKS, Event, Hooks
@@ -52,6 +53,8 @@ FOREGROUND = "foregroundDeletion"
 STATUS_IGNORED = "status was ignored: it is written by the platform alone"
 
 Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence[FieldViolation]]]
+# Notes in the second object, in place, who manages its fields; the first one is what was stored, None for a new object.
+Manage = Callable[[Any | None, Any], None]
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Resources:
         self._access: Access = Everybody()
         self.request: Request | None = None
         self._fence: Lease | None = None
+        self._manage: Manage | None = None
 
     def of(self, call: Call, request: Request | None = None, access: Access | None = None) -> Resources:
         """Return the same resources, written in the name of a call: its rights, its audit records, its effects once."""
@@ -96,6 +100,20 @@ class Resources:
         bound.call, bound.request, bound.outcome = call, request, Outcome()
         bound._access = access or self._access
         return bound
+
+    def managing(self, manage: Manage) -> Resources:
+        """Return the same resources, whose writes note otherwise who manages their fields."""
+        bound = copy.copy(self)
+        bound._manage = manage
+        return bound
+
+    def _note_manager(self, old: Any | None, new: Any) -> None:
+        if self._manage is not None:
+            self._manage(old, new)
+        elif old is None:
+            del new.metadata.managedFields[:]
+        else:
+            apply_fields.after_update(old, new, self.call.principal.subject, time.time_ns())
 
     def fenced(self, lease: Lease) -> Resources:
         """Return the same resources, written only while nobody else leads.  Writes raise Conflict (DEPOSED)."""
@@ -148,6 +166,7 @@ class Resources:
         new = copy.deepcopy(resource)
         kind = kind_of(new)
         server_fields.prepare(kind, new)
+        self._note_manager(None, new)
         if new.status.ListFields():
             self.call.warn(STATUS_IGNORED)
         external.restore(kind, None, new)
@@ -251,6 +270,7 @@ class Resources:
         refuse(check_update(kind, old, new), "IMMUTABLE_FIELD")
         await self._before("update", key, old, new)
         server_fields.carry_over(old, new)
+        self._note_manager(old, new)
         await self._may(old, new)
         if server_fields.same(old, new):
             self.outcome.answer = stored
@@ -301,11 +321,13 @@ class Resources:
         *,
         preconditions: Preconditions | None = None,
         orphan: bool = False,
+        foreground: bool = False,
         dry_run: bool = False,
         part: bool = False,
     ) -> None:
         """Delete an object and, unless `orphan`, what it alone owns.  With finalizers it stays until they are gone.
 
+        foreground: it also stays until the finalizers of all that it owns are gone.
         part: the call deletes others too, each an effect of its own.  Raises NotFound, Conflict, FailedPrecondition for
         what a Deployment uses, unless the platform deletes it.
         """
@@ -320,10 +342,24 @@ class Resources:
         if dry_run:
             check(key, await self._store.get(key), wanted)
             return
+        if foreground:
+            wanted = await self._hold(key, wanted)
         trail = self._trail("DeleteCollection" if part else "Delete", key, part=f"{namespace}/{name}" * part)
         gone = await self._store.delete(key, wanted, orphan=orphan, trail=trail)
         self.outcome.effects += 1
         self._access.wrote(gone, gone=not gone.metadata.finalizers)
+
+    async def _hold(self, key: Key, wanted: Preconditions) -> Preconditions:
+        """Keep an object until the collector lets it go, if it owns what waits for finalizers.
+
+        Returns what must hold of it now.  Raises NotFound, Conflict.
+        """
+        stored = await self._store.get(key)
+        check(key, stored, wanted)
+        if stored.metadata.HasField("deletionTimestamp") or not await is_held(self, stored):
+            return wanted
+        stored = await self.set_finalizer(stored, FOREGROUND, present=True)
+        return _unchanged(stored) if wanted.resource_version else wanted
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:
         """Add or remove a finalizer; removing the last one of a deleted object removes the object."""

@@ -42,6 +42,12 @@ def begin(new: Any) -> None:
     touch(new, spec=True)
 
 
+def is_new(resource: Any) -> bool:
+    """Whether an object is as it was created: nothing was written since."""
+    labels = resource.metadata.labels
+    return bool(resource.metadata.generation == 1 and labels.get(UPDATED_LABEL) == labels.get(SPEC_UPDATED_LABEL))
+
+
 def carry_over(old: Any, new: Any) -> None:
     """Keep what the server owns of the stored object."""
     new.status.CopyFrom(old.status)

@@ -18,10 +18,14 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped,unused-i
 from grpc_status import rpc_status
 
 from api.admitters import ADMITTERS
+from api.calls import Access
+from api.events import Limits
 from api.kinds import kinds
+from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
+from api.watch import Hub
 
 T = TypeVar("T")
 
@@ -50,14 +54,15 @@ class Refusal:
 class Served:
     """One server with its own store, in a thread of its own; every method may be called from a test."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits | None = None, access: Access | None = None) -> None:
         self.path = path
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.store = self.run(_opened(path))
         self.resources = Resources(self.store, ADMITTERS)
-        self._server = grpc_server(self.resources, 0)
+        self.hub = Hub(self.resources, limits)
+        self._server = grpc_server(self.resources, 0, Platform(self.resources, self.hub, access))
         self.address = f"127.0.0.1:{self.run(_entered(self._server))}"
         self.channel = grpc.insecure_channel(self.address)
 

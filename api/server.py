@@ -58,12 +58,11 @@ def faults(config: Config) -> list[str]:
     found = []
     if config.api_port == config.api_http_port:
         found.append(f"MA_API_PORT and MA_API_HTTP_PORT are both {config.api_port}: give each its own")
-    for name, port in {"MA_API_PORT": config.api_port, "MA_API_HTTP_PORT": config.api_http_port}.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
+    if not _can_listen(config.api_host, 0):
+        found.append(f"MA_API_HOST {config.api_host[:64]!r} is no address of this machine")
+    else:
+        for name, port in {"MA_API_PORT": config.api_port, "MA_API_HTTP_PORT": config.api_http_port}.items():
+            if not _can_listen(config.api_host, port):
                 found.append(f"port {port} is taken: stop what listens there or set {name}")
     found += access_faults(config)
     if config.audit_anchor is not None and (told := audit_anchor.fault(config.audit_anchor)) is not None:
@@ -80,6 +79,17 @@ def faults(config: Config) -> list[str]:
     except OSError as error:
         found.append(f"MA_HOME {config.home} cannot be written: {error.strerror}")
     return found
+
+
+def _can_listen(host: str, port: int) -> bool:
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager

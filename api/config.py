@@ -6,6 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 LOOPBACK = "127.0.0.1"
 TLS_FILES = ("cert", "key", "client_ca", "ca", "client_cert", "client_key")
@@ -54,6 +58,22 @@ class TlsConfig:
     def on(self) -> bool:
         """Whether the API server speaks TLS: it has a certificate, or its clients know whom to trust."""
         return self.cert is not None or self.ca is not None
+
+    @property
+    def trusted(self) -> Path | None:
+        """Whom clients trust: a certificate that nobody else signed is its own authority."""
+        return self.ca or self.cert
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """Return what a client of the HTTP port needs, None without TLS.  Raises OSError, ssl.SSLError."""
+        import ssl
+
+        if not self.on:
+            return None
+        context = ssl.create_default_context(cafile=str(self.trusted))
+        if self.client_cert is not None:
+            context.load_cert_chain(self.client_cert, self.client_key)
+        return context
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,6 @@ class Reporter:
     """Posts reports from one thread a process; a forked child starts its own."""
 
     def __init__(self) -> None:
-        # The API server is on this machine: what the shell says of proxies must not lead the token elsewhere.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._pid = 0
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(MOST_WAITING)
 
@@ -83,7 +81,11 @@ class Reporter:
             data=json.dumps({"events": events}, default=str).encode(),
             headers={"Authorization": f"Bearer {config.token}", "Content-Type": "application/json"},
         )
-        self._opener.open(request, timeout=TIMEOUT_S).close()
+        # What the shell says of proxies must not lead the token elsewhere.
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if (tls := config.tls.client_context()) is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=tls))
+        urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_S).close()
 
 
 reporter = Reporter()

@@ -36,7 +36,11 @@ async def announce(config: Config) -> None:
 
 def _report(config: Config) -> int:
     where = urlsplit(config.api_http_url)
-    connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=TIMEOUT_S)
+    host, tls = where.hostname or "127.0.0.1", config.tls.client_context()
+    if tls is None:
+        connection = http.client.HTTPConnection(host, where.port, timeout=TIMEOUT_S)
+    else:
+        connection = http.client.HTTPSConnection(host, where.port, timeout=TIMEOUT_S, context=tls)
     try:
         body = json.dumps({"server": "local", "url": config.serving_url})
         headers = {"Authorization": f"Bearer {config.token}", "Content-Type": "application/json"}

@@ -22,7 +22,11 @@ class Component:
 def all_of(config: Config) -> tuple[Component, ...]:
     """Return the components of a platform of this configuration."""
     return (
-        _module("api", "api.server", probe=answers(config.api_http_port, "/readyz")),
+        _module(
+            "api",
+            "api.server",
+            probe=answers(config.api_http_port, "/readyz", host=config.api_reached_at, tls=config.tls.client_context()),
+        ),
         _module("serving", "serving.server", probe=answers(config.serving_port, "/v2/health/live")),
         _airflow("airflow-api", "api-server", probe=answers(config.airflow_port, "/api/v2/monitor/health")),
         _airflow("scheduler", "scheduler", "--skip-serve-logs", probe=airflow_part(config, "scheduler")),

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from api.config import Config
+from api.config import LOOPBACK, Config
 
 TIMEOUT_S = 3.0
 Probe = Callable[[float], bool]
 """Given when its process started (epoch seconds), tells whether the component is healthy."""
 
 
-def answers(port: int, path: str) -> Probe:
-    """Return a probe: HTTP 200 on a loopback port."""
+def answers(port: int, path: str, *, host: str = LOOPBACK, tls: ssl.SSLContext | None = None) -> Probe:
+    """Return a probe: HTTP 200 on a port of this machine."""
 
     def probe(_: float) -> bool:
-        return fetch(port, path)[0] == 200
+        return fetch(port, path, host=host, tls=tls)[0] == 200
 
     return probe
 
@@ -39,9 +40,12 @@ def airflow_part(config: Config, part: str) -> Probe:
     return probe
 
 
-def fetch(port: int, path: str) -> tuple[int, str]:
-    """GET from a loopback port.  Returns status and text; status 0 if nothing answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+def fetch(port: int, path: str, *, host: str = LOOPBACK, tls: ssl.SSLContext | None = None) -> tuple[int, str]:
+    """GET from a port of this machine.  Returns status and text; status 0 if nothing answers."""
+    if tls is None:
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    else:
+        connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=tls)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

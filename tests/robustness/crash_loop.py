@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from api.store.base import Key, Preconditions, Store, Write
+from api.store.open import open_store
 from api.store.values import indexed
 from tests.robustness.model.store_model import Held, replayed
-from tests.robustness.stores import KIND, PROJECT, family, held, log, opened
+from tests.robustness.stores import KIND, PROJECT, family, held, log
 
 WRITERS = 4
 NAMES = 8
@@ -72,7 +73,7 @@ async def write(store: Store, number: int, seed: str, tell: Callable[[str], None
 
 async def writers(url: str, seed: str, tell: Callable[[str], None]) -> None:
     """Let some writers share a store until the process dies."""
-    store = opened(url)
+    store = await open_store(url)
     await asyncio.gather(*(write(store, number, seed, tell) for number in range(WRITERS)))
 
 
@@ -123,7 +124,7 @@ def hear(lines: list[str], known: dict[str, Known]) -> int:
 
 async def left(url: str) -> tuple[dict[str, Held], list[str]]:
     """Return what a store holds after a crash, and how it contradicts its own log."""
-    store = opened(url)
+    store = await open_store(url)
     try:
         found, faults = await held(store), []
         changes = await log(store)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from api.kinds import kinds
 from api.store.base import Change, Query, Store
-from api.store.sqlite import SqliteStore
 from tests.robustness.history.watch_rules import Event
 from tests.robustness.model.store_model import Held
 
@@ -16,9 +15,12 @@ KIND = "ModelFamily"
 PROJECT = "shop"
 
 
-def opened(url: str) -> Store:
-    """Return the store at `sqlite:PATH`."""
-    return SqliteStore(Path(url.removeprefix("sqlite:")))
+@dataclass(frozen=True)
+class Place:
+    """Where a store stands.  name: for people; url: as in MA_STORE_URL."""
+
+    name: str
+    url: str
 
 
 def family(name: str, token: str, *, size: int = 0, labels: dict[str, str] | None = None) -> Any:

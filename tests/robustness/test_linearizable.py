@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from api.store.open import open_store
 from tests.robustness.clients import Client, shop
 from tests.robustness.faults.killer import Killer
 from tests.robustness.history.recorder import Outcome, Recorder
 from tests.robustness.history.watch_rules import Event
 from tests.robustness.history.wgl import not_linearizable, revision_faults
 from tests.robustness.killed_server import KilledServer
-from tests.robustness.lanes import lanes
 from tests.robustness.model.store_model import Held, Past, replayed
 from tests.robustness.results import told
-from tests.robustness.stores import held, log, opened
+from tests.robustness.stores import Place, held, log
 
 CLIENTS = 8
 NAMES = 100
@@ -30,16 +30,17 @@ BETWEEN_KILLS_S = (1.5, 2.5)
 
 
 @contextmanager
-def two_servers(folder: Path) -> Iterator[list[KilledServer]]:
+def two_servers(folder: Path, url: str) -> Iterator[list[KilledServer]]:
     """Run two servers on one store."""
+    environ = {"MA_STORE_URL": url}
     with ExitStack() as stack:
-        yield [stack.enter_context(KilledServer(folder, called=f"api-{number}")) for number in range(2)]
+        yield [stack.enter_context(KilledServer(folder, called=f"api-{n}", environ=environ)) for n in range(2)]
 
 
-def play(folder: Path, seed: int) -> tuple[Recorder, int]:
+def play(folder: Path, url: str, seed: int) -> tuple[Recorder, int]:
     """Let clients work through both servers while one after the other is killed."""
     recorder = Recorder()
-    with two_servers(folder) as servers:
+    with two_servers(folder, url) as servers:
         connection = servers[0].connect()
         shop(connection)
         connection.close()
@@ -68,7 +69,7 @@ def play(folder: Path, seed: int) -> tuple[Recorder, int]:
 
 
 async def stored(url: str) -> tuple[list[Event], dict[str, Held]]:
-    store = opened(url)
+    store = await open_store(url)
     try:
         return await log(store), await held(store)
     finally:
@@ -89,26 +90,22 @@ def faults_of(recorder: Recorder, changes: list[Event], found: dict[str, Held]) 
     return faults
 
 
-@pytest.mark.parametrize("histories", lanes(p=1, c=10))
-def test_every_object_is_linearizable_through_two_servers_that_die(tmp_path: Path, histories: int) -> None:
-    faults, began, operations, kills, unknown = list[str](), time.monotonic(), 0, 0, 0
-    for seed in range(histories):
-        folder = tmp_path / f"history-{seed}"
-        folder.mkdir()
-        recorder, strikes = play(folder, seed)
-        changes, found = asyncio.run(stored(f"sqlite:{folder}/store.db"))
-        faults += [f"history {seed}: {fault}" for fault in faults_of(recorder, changes, found)]
-        operations += len(recorder.operations) + len(recorder.listings)
-        kills += strikes
-        unknown += sum(one.outcome is Outcome.UNKNOWN for one in recorder.operations)
+@pytest.mark.parametrize("history", [0, *(pytest.param(n, marks=pytest.mark.robustness) for n in range(1, 11))])
+def test_every_object_is_linearizable_through_two_servers_that_die(
+    busy_place: Place, tmp_path: Path, history: int
+) -> None:
+    began = time.monotonic()
+    recorder, kills = play(tmp_path, busy_place.url, history)
+    changes, found = asyncio.run(stored(busy_place.url))
+    faults = faults_of(recorder, changes, found)
+    unknown = sum(one.outcome is Outcome.UNKNOWN for one in recorder.operations)
     told(
         "G3",
         "objects are linearizable through two servers, lists show one revision",
-        store="SQLite",
-        trials=operations,
+        store=busy_place.name,
+        trials=len(recorder.operations) + len(recorder.listings),
         failed=len(faults),
-        figures=f"{histories} histories, {kills} server kills, {unknown} outcomes unknown, "
-        f"{time.monotonic() - began:.0f} s",
+        figures=f"{kills} server kills, {unknown} outcomes unknown, {time.monotonic() - began:.0f} s",
     )
     assert faults == []
     assert kills

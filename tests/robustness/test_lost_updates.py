@@ -16,7 +16,7 @@ from tests.robustness.clients import shop
 from tests.robustness.killed_server import OPTIONS, KilledServer
 from tests.robustness.lanes import lanes
 from tests.robustness.results import told
-from tests.robustness.stores import KIND, PROJECT
+from tests.robustness.stores import KIND, PROJECT, Place
 
 COUNTER = "counter"
 
@@ -73,9 +73,9 @@ async def together(server: KilledServer, clients: int, times: int) -> tuple[int,
 
 
 @pytest.mark.parametrize(("clients", "times"), [*lanes(p=8, c=64, also=(25,))[:1], *lanes(p=8, c=64, also=(200,))[1:]])
-def test_no_increment_is_lost(tmp_path: Path, clients: int, times: int) -> None:
+def test_no_increment_is_lost(any_place: Place, tmp_path: Path, clients: int, times: int) -> None:
     began = time.monotonic()
-    with KilledServer(tmp_path) as server:
+    with KilledServer(tmp_path, environ={"MA_STORE_URL": any_place.url}) as server:
         connection = server.connect()
         shop(connection)
         made = kinds()[KIND].new(PROJECT, COUNTER)
@@ -86,7 +86,7 @@ def test_no_increment_is_lost(tmp_path: Path, clients: int, times: int) -> None:
     told(
         "G4",
         "no increment by read, compare and swap is lost",
-        store="SQLite",
+        store=any_place.name,
         trials=clients * times,
         failed=clients * times - final,
         figures=f"{clients} clients, {beaten:,} conflicts, {time.monotonic() - began:.0f} s",

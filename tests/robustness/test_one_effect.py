@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from api.kinds import kinds
+from api.store.open import open_store
 from tests.robustness.clients import LOST, shop
 from tests.robustness.faults.killer import Killer
 from tests.robustness.faults.proxy import Fault, Proxy
@@ -23,7 +24,7 @@ from tests.robustness.history.watch_rules import DELETED, Event
 from tests.robustness.killed_server import Connection, KilledServer
 from tests.robustness.lanes import lanes
 from tests.robustness.results import told
-from tests.robustness.stores import KIND, PROJECT, log, opened
+from tests.robustness.stores import KIND, PROJECT, Place, log
 
 CLIENTS = 8
 NAMES = 6
@@ -110,7 +111,7 @@ def faults_of(callers: list[Caller], changes: list[Event]) -> list[str]:
 
 
 @pytest.mark.parametrize("calls", lanes(p=500, c=5_000))
-def test_a_repeated_call_has_one_effect(tmp_path: Path, calls: int) -> None:
+def test_a_repeated_call_has_one_effect(busy_place: Place, tmp_path: Path, calls: int) -> None:
     began, pick, lock = time.monotonic(), random.Random(calls), threading.Lock()
 
     def choose() -> Fault:
@@ -119,7 +120,8 @@ def test_a_repeated_call_has_one_effect(tmp_path: Path, calls: int) -> None:
                 cut_after=pick.choice((0, pick.randrange(MOST_ANSWER_BYTES), 5_000)), reset=pick.random() < 0.5
             )
 
-    with KilledServer(tmp_path) as server, Proxy(server.config.api_port, choose, seed=calls) as proxy:
+    environ = {"MA_STORE_URL": busy_place.url}
+    with KilledServer(tmp_path, environ=environ) as server, Proxy(server.config.api_port, choose, seed=calls) as proxy:
         connection = server.connect()
         shop(connection)
         connection.close()
@@ -140,11 +142,11 @@ def test_a_repeated_call_has_one_effect(tmp_path: Path, calls: int) -> None:
             if caller.failed is not None:
                 raise caller.failed
         cuts = proxy.cuts
-    faults = faults_of(callers, asyncio.run(changes_of(f"sqlite:{tmp_path}/store.db")))
+    faults = faults_of(callers, asyncio.run(changes_of(busy_place.url)))
     told(
         "G2",
         "a repeated call has one effect and the same answer",
-        store="SQLite",
+        store=busy_place.name,
         trials=CLIENTS * (calls // CLIENTS),
         failed=len(faults),
         figures=f"{cuts:,} connections cut, {killer.strikes} server kills, "
@@ -156,7 +158,7 @@ def test_a_repeated_call_has_one_effect(tmp_path: Path, calls: int) -> None:
 
 
 async def changes_of(url: str) -> list[Event]:
-    store = opened(url)
+    store = await open_store(url)
     try:
         return await log(store)
     finally:

@@ -83,7 +83,7 @@ async def test_every_acknowledged_write_is_there_after_a_power_loss(tmp_path: Pa
         folder.mkdir()
         for image, known in await lose_power(folder, seed=count):
             acknowledged += sum(1 for one in known.values() if one.revision)
-            found, contradictions = await left(f"sqlite:{image}/store.db")
+            found, contradictions = await left(f"sqlite:///{image}/store.db")
             lost, some = compare(known, found)
             faults += [f"{image.name} of {folder.name}: {fault}" for fault in contradictions + lost]
             effects += some

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(path: Path, fault: str, when: int) -> list[str]:
     """Run a writer until it ends or dies; returns what it told."""
     files = [path, path.with_name(path.name + "-wal")]
-    program = [sys.executable, "-m", "tests.robustness.faults.some_writes", f"sqlite:{path}"]
+    program = [sys.executable, "-m", "tests.robustness.faults.some_writes", f"sqlite:///{path}"]
     ran = subprocess.run(
         strace_inject.command(fault, when, files, program),
         cwd=ROOT,
@@ -53,7 +53,7 @@ def test_every_acknowledged_write_is_there_after_a_system_call_failed(tmp_path: 
         fired += any(line.startswith("!") for line in lines) or not lines or lines[-1] != "."
         acknowledged += hear([line for line in lines if line[:1] in "?="], known)
         try:
-            found, contradictions = asyncio.run(left(f"sqlite:{path}"))
+            found, contradictions = asyncio.run(left(f"sqlite:///{path}"))
         except ApiError as error:
             faults.append(f"{fault}: the store does not open: {error.message}")
             continue

@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,12 @@ from api.events import Limits
 from api.listing import parse_selector
 from api.selection import Selection
 from api.store.base import Key, Preconditions, Store, Write
-from api.store.sqlite import SqliteStore
+from api.store.open import open_store
 from api.watch import Hub
 from tests.robustness.history.watch_rules import DELETED, Event, Logged, expected, judged, missing
 from tests.robustness.lanes import lanes
 from tests.robustness.results import told
-from tests.robustness.stores import KIND, PROJECT, family, token_of
+from tests.robustness.stores import KIND, PROJECT, Place, family, token_of
 from tests.robustness.watchers import CHOSEN, COLOUR, Watcher, crowd
 
 WRITERS = 4
@@ -92,9 +91,9 @@ def faults_of(watchers: list[Watcher], log: list[Logged], until: int) -> list[st
 
 
 @pytest.mark.parametrize("events", lanes(p=10_000, c=100_000))
-async def test_every_watcher_sees_what_the_log_says(tmp_path: Path, events: int) -> None:
+async def test_every_watcher_sees_what_the_log_says(busy_place: Place, events: int) -> None:
     began, log, final = time.monotonic(), dict[int, Logged](), list[int]()
-    store = SqliteStore(tmp_path / "store.db", window=WINDOW, window_s=0.0)
+    store = await open_store(busy_place.url, window=WINDOW, window_s=0.0)
     watchers = crowd()
     try:
         async with Hub(store, LIMITS) as hub:
@@ -111,7 +110,7 @@ async def test_every_watcher_sees_what_the_log_says(tmp_path: Path, events: int)
     told(
         "G5",
         "every watcher sees every change once, in order",
-        store="SQLite",
+        store=busy_place.name,
         trials=seen,
         failed=len(faults),
         figures=f"{events:,} changes, {len(watchers)} watchers, {sum(len(one.sessions) for one in watchers)} streams, "

@@ -10,7 +10,8 @@ import sys
 
 from api.errors import ApiError
 from api.store.base import Store, Write
-from tests.robustness.stores import family, opened
+from api.store.open import open_store
+from tests.robustness.stores import family
 
 WRITES = 30
 NAMES = 6
@@ -45,7 +46,7 @@ async def write(store: Store) -> None:
 async def main(url: str) -> None:
     """Open, write, close."""
     try:
-        store = opened(url)
+        store = await open_store(url)
     except ApiError as error:
         tell(f"! {error.reason}")
         return

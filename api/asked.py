@@ -77,6 +77,11 @@ def is_orphaning(options: Any) -> bool:
     return bool(policy == "Orphan" or options.orphanDependents)
 
 
+def is_foreground(options: Any) -> bool:
+    """Whether a delete stays visible until what the object owns is gone."""
+    return bool(options.propagationPolicy == "Foreground")
+
+
 def answer_of(kind: Kind, verb: str, resource: Any = None) -> Message:
     """Return the answer of an operation, with the object that it carries, if it carries one."""
     described: Any = kind.method(verb).output_type

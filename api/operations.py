@@ -20,6 +20,7 @@ from api.asked import (
     answer_of,
     check_call,
     is_dry,
+    is_foreground,
     is_orphaning,
     key_asked,
     mask_answer,
@@ -246,6 +247,7 @@ class Operations:
             request.name,
             preconditions=Preconditions(options.preconditions.uid, options.preconditions.resourceVersion),
             orphan=is_orphaning(options),
+            foreground=is_foreground(options),
             dry_run=is_dry(options, "delete_options"),
         )
         return answer_of(kind, "Delete")
@@ -255,6 +257,7 @@ class Operations:
             told = "is required: a collection is deleted one project at a time"
             refuse([FieldViolation("namespace", told)], "MISSING_FIELD")
         orphan, dry = is_orphaning(request.delete_options), is_dry(request.delete_options, "delete_options")
+        foreground = is_foreground(request.delete_options)
         query = query_of(kind, request.namespace, request.list_options, list_pb2.ListOptionsExt())
         if not request.list_options.limit:
             query = replace(query, limit=0)
@@ -267,6 +270,7 @@ class Operations:
                     item.metadata.name,
                     preconditions=Preconditions(uid=item.metadata.uid),
                     orphan=orphan,
+                    foreground=foreground,
                     dry_run=dry,
                     part=True,
                 )

@@ -11,11 +11,12 @@ from typing import Any
 
 from api.controllers.leadership import DEPOSED
 from api.controllers.platform import Platform
+from api.dependents import dependents
 from api.errors import Conflict, NotFound
 from api.kinds import Resource, kinds
 from api.resources import FOREGROUND
-from api.store.base import Change, ChangeType, Criterion, Group, Key, Operator, Preconditions, Query
-from api.store.values import DELETING, key_of, owner_column
+from api.store.base import Change, ChangeType, Criterion, Group, Key, Operator, Preconditions
+from api.store.values import DELETING, key_of
 
 WAITING_LOOK_S = 5.0
 RECENT_S = 3600.0
@@ -62,21 +63,16 @@ class Collector:
 
     async def _wait(self, resource: Any) -> float | None:
         left = 0
-        for dependent in await self._dependents(resource):
+        for dependent in await dependents(self._platform.resources, resource):
             if [uid for uid in await self._owners(dependent) if uid != resource.metadata.uid]:
                 continue
             left += 1
             if not dependent.metadata.HasField("deletionTimestamp"):
-                await self._delete(dependent)
+                await self._delete(dependent, foreground=True)
         if left:
             return WAITING_LOOK_S
         await self._platform.resources.set_finalizer(resource, FOREGROUND, present=False)
         return None
-
-    async def _dependents(self, resource: Any) -> Sequence[Any]:
-        owned = Criterion(owner_column(resource.metadata.uid), Operator.IS_NOT_NULL)
-        query = Query(namespace=resource.metadata.namespace, where=owned)
-        return [found for kind in kinds() for found in (await self._platform.resources.list(kind, query)).items]
 
     async def _owners(self, resource: Any) -> Sequence[str]:
         """Return the uids of the owners that exist."""
@@ -87,10 +83,12 @@ class Collector:
                 found.append(owner.uid)
         return found
 
-    async def _delete(self, resource: Any) -> None:
+    async def _delete(self, resource: Any, *, foreground: bool = False) -> None:
         key, same = key_of(resource), Preconditions(uid=resource.metadata.uid)
         try:
-            await self._platform.resources.delete(key.kind, key.namespace, key.name, preconditions=same)
+            await self._platform.resources.delete(
+                key.kind, key.namespace, key.name, preconditions=same, foreground=foreground
+            )
         except NotFound:
             return
         except Conflict as error:

@@ -238,6 +238,8 @@ def _tell(kind: str, key: Key, error: Exception) -> None:
     FAILURES.labels(kind, error.code if isinstance(error, ApiError) else type(error).__name__).inc()
     if isinstance(error, Unavailable):
         log.info("%s waits: %s", key, error.message)
+    elif isinstance(error, TimeoutError):
+        log.warning("%s: no end after %d s", key, RECONCILE_S)
     elif isinstance(error, ApiError):
         log.warning("%s: %s", key, error.message)
     else:

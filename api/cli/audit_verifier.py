@@ -32,7 +32,7 @@ def records(path: Path) -> Iterator[Row]:
         return
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        yield from database.execute("SELECT number, body, head FROM audit ORDER BY number")
+        yield from database.execute("SELECT number, CAST(body AS BLOB), CAST(head AS BLOB) FROM audit ORDER BY number")
     finally:
         database.close()
 

@@ -21,13 +21,14 @@ from api.apply import apply, declared
 from api.asked import check_call, named_request
 from api.calls import Access, Call, Everybody
 from api.criteria import bad_filter
-from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated, Unimplemented
+from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
 from api.representable import faults
 from api.resources import Resources, entry_of
+from api.search import search
 from api.selection import Selection
 from api.store.base import Key, Request
 from api.store.values import key_of
@@ -80,8 +81,11 @@ class Platform:
         return watch
 
     async def search(self, call: Call, request: Any) -> Message:
-        """Find what a SearchRequest asks for."""
-        raise Unimplemented("this release does not search")
+        """Find what a SearchRequest asks for, in what its caller may list."""
+        check_call(call, mutating=False)
+        refuse(list(faults(request)))
+        scopes = await self.scopes(call, "List", request)
+        return await search(self._resources, request, scopes, call.principal.subject)
 
     async def apply(self, call: Call, request: Any) -> Message:
         """Declare what an ApplyRequest holds, for a caller who may create and update.  Raises what `apply` raises."""

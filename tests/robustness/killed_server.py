@@ -96,6 +96,10 @@ class KilledServer:
         assert self._process is not None
         return self._process.pid
 
+    def said(self) -> str:
+        """Return what it logged in all its lives."""
+        return self._log.read_text()
+
     def connect(self) -> Connection:
         """Return a new connection."""
         return Connection(self.config.api_address, self.config.token)

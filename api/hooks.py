@@ -44,8 +44,8 @@ class Event:
     kind: str
     namespace: str
     name: str = ""
-    old: Any | None = None
-    new: Any | None = None
+    old: Any = None
+    new: Any = None
     revision: int = 0
 
 

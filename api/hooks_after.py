@@ -44,8 +44,18 @@ class AfterHooks:
 
     async def run(self) -> None:
         """Follow the changes for every hook, for ever."""
-        following = [self._follow(hook) for hook in self._hooks.all if hook.points & EFFECTS]
-        await asyncio.gather(*following, asyncio.Event().wait())
+        following = [asyncio.create_task(self._follow(hook)) for hook in self._hooks.all if hook.points & EFFECTS]
+        try:
+            if not following:
+                await asyncio.Event().wait()
+            await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+            for task in following:
+                if task.done():
+                    task.result()
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
 
     async def _follow(self, hook: Hook) -> None:
         pause_s = self._first_pause_s

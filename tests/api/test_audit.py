@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,9 @@ from tests.api.calling import PROJECT, Calling, Only, by, changed, family
 CALLS = 1_500
 TAMPERS = 1_000
 VERIFIER = Path(audit_verifier.__file__)
-DENIED = {"mallory": ["Create", "Update", "Delete", "DeleteCollection", "Get", "List", "Unmask"]}
+DENIED: dict[str, Collection[str]] = {
+    "mallory": ["Create", "Update", "Delete", "DeleteCollection", "Get", "List", "Unmask"]
+}
 
 
 @pytest.fixture
@@ -214,7 +216,9 @@ def tampered(records: list[Record], pick: random.Random) -> list[Record]:
             part = pick.choice(("body", "head"))
             value = bytearray(getattr(found[at], part))
             value[pick.randrange(len(value))] ^= 1 << pick.randrange(8)
-            found[at] = replace(found[at], **{part: bytes(value)})
+            found[at] = (
+                replace(found[at], body=bytes(value)) if part == "body" else replace(found[at], head=bytes(value))
+            )
         case 1:
             del found[at]
         case 2:

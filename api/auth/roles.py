@@ -76,6 +76,8 @@ class RoleAccess:
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Return if the caller may.  Raises NotFound for what is not its to know, PermissionDenied."""
         principal = call.principal
+        if verb == "Approve" and (principal.kind != "user" or principal.via):
+            raise PermissionDenied(f"{shown(principal.subject)} may not approve: a person does, in its own name")
         if principal.kind == "system" or self._bindings.held(principal).has(verb, kind, namespace):
             return
         if kind == "Project" and verb == "Create" and self._may_create(principal):

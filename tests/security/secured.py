@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import httpx
+from starlette.routing import Route
 
 from api.admitters import ADMITTERS
 from api.audit import Entry, Record
@@ -22,11 +24,18 @@ from api.audit import read as entry_of
 from api.auth.setup import access_of
 from api.auth.static import digest
 from api.config import AuthConfig, Config
+from api.controllers import reports
 from api.gen.michelangelo.platform.v1 import role_binding_pb2 as wire
+from api.http import app
+from api.http.gateway import Gateway
+from api.http.port import http_server
 from api.kinds import kinds
+from api.operations import Operations
+from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
+from api.watch import Hub
 from tests.api.running import Refusal, read, request_of
 
 T = TypeVar("T")
@@ -124,11 +133,30 @@ class Secured:
         self.store = SqliteStore(self.home / "store.db")
         self.resources = Resources(self.store, ADMITTERS)
         self.access, self.entrance = await self._stack.enter_async_context(access_of(self.config, self.resources))
-        server = grpc_server(self.resources, 0, access=self.access, entrance=self.entrance)
+        platform = Platform(self.resources, Hub(self.resources), self.access)
+        gateway = Gateway(Operations(self.resources, self.access), platform, self.entrance)
+        application = app.build(self._ready, self.routes(), gateway)
+        http_port = await self._stack.enter_async_context(http_server(application, 0))
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=CALL_S)
+        server = grpc_server(self.resources, 0, platform, access=self.access, entrance=self.entrance)
         return await self._stack.enter_async_context(server)
 
+    @staticmethod
+    async def _ready() -> bool:
+        return True
+
+    @staticmethod
+    def routes() -> list[Route]:
+        """Return the routes that controllers bring, as the platform's server has them."""
+
+        async def nothing(*_: object) -> None:
+            """Hear of nothing."""
+
+        return reports.routes(OWNER, nothing, nothing)
+
     def close(self) -> None:
-        """Stop the server and its thread."""
+        """Stop the servers and their thread."""
+        self.http.close()
         for channel in self._channels:
             channel.close()
         self.run(self._stack.aclose())
@@ -167,19 +195,19 @@ class Secured:
         return list(await self.store.audit(0, 1_000_000))
 
 
-def refused(call: Callable[[], object]) -> Refusal:
+def refused(call: Callable[..., object], *given: Any, **more: Any) -> Refusal:
     """Return how a call was refused."""
     try:
-        answer = call()
+        answer = call(*given, **more)
     except grpc.RpcError as error:
         return read(error)
     raise AssertionError(f"it was not refused: {answer!r}"[:300])
 
 
-def outcome(call: Callable[[], object]) -> str:
+def outcome(call: Callable[..., object], *given: Any, **more: Any) -> str:
     """Return the gRPC status of a call, OK when it was answered."""
     try:
-        call()
+        call(*given, **more)
     except grpc.RpcError as error:
         return str(error.code().name)  # type: ignore[attr-defined,unused-ignore]
     return "OK"

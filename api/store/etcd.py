@@ -35,7 +35,7 @@ from api.store.base import (
     Write,
     already_exists,
 )
-from api.store.etcd_client import EtcdClient, one
+from api.store.etcd_client import CompactedError, EtcdClient, one
 from api.store.etcd_draft import Draft
 from api.store.etcd_keys import Keys, Logged, after, read_audit, read_change, read_head
 from api.store.etcd_lease import Leadership
@@ -84,7 +84,7 @@ class EtcdStore:
             records.leave(draft, trail, None, created)
             return created
 
-        return await self._writer.carry_out(self._read_by(trail, key, *write.must_exist), work)
+        return await self._writer.carry_out(records.reads_of(self._keys, trail, *write.must_exist, new=key), work)
 
     async def update(self, write: Write, trail: Trail = NO_TRAIL) -> Resource:
         """Replace an object if it is still the version that was read."""
@@ -102,7 +102,7 @@ class EtcdStore:
             records.leave(draft, trail, stored, updated)
             return updated
 
-        return await self._writer.carry_out(self._read_by(trail, key, *write.must_exist), work)
+        return await self._writer.carry_out(records.reads_of(self._keys, trail, key, *write.must_exist), work)
 
     async def delete(
         self,
@@ -138,12 +138,9 @@ class EtcdStore:
             return gone
 
         while True:
-            done = await self._writer.carry_out(self._read_by(trail, key), work)
+            done = await self._writer.carry_out(records.reads_of(self._keys, trail, key), work)
             if done is not None:
                 return done
-
-    def _read_by(self, trail: Trail, *keys: Key) -> list[bytes]:
-        return [*(self._keys.object(key) for key in keys), *records.keys_of(self._keys, trail)]
 
     async def remembered(self, request: Request, kind: str) -> Resource | None:
         """Return what a repeated request answered with."""
@@ -161,7 +158,7 @@ class EtcdStore:
                 records.leave(draft, trail, None, answer)
             draft.append_audit(body)
 
-        await self._writer.carry_out(self._read_by(trail), work)
+        await self._writer.carry_out(records.reads_of(self._keys, trail), work)
 
     async def audit(self, after: int, limit: int) -> Sequence[Record]:
         """Return audit records, oldest first."""
@@ -188,8 +185,8 @@ class EtcdStore:
         while True:
             try:
                 at, logged, complete = await self._logged(since)
-            except Unavailable as error:
-                log.warning("changes cannot be read: %s", error.message)
+            except (Unavailable, CompactedError) as error:
+                log.warning("changes cannot be read: %s", error)
                 await asyncio.sleep(AGAIN_S)
                 continue
             for change in logged:

@@ -45,7 +45,7 @@ TRANSIENT_WORDS = ("too many requests", "context deadline exceeded", "context ca
 
 
 class CompactedError(Exception):
-    """The revision is older than what etcd keeps."""
+    """The revision is older than what etcd keeps, or newer than what the member knows."""
 
 
 class LeaseGoneError(Exception):
@@ -108,7 +108,7 @@ class EtcdClient:
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> Exception:
         code, details = error.code(), error.details() or ""
-        if "revision has been compacted" in details:
+        if "revision has been compacted" in details or "is a future revision" in details:
             return CompactedError()
         if "lease not found" in details:
             return LeaseGoneError()
@@ -139,10 +139,20 @@ class EtcdClient:
         return await self._call("/etcdserverpb.KV/Txn", request, rpc.TxnResponse)
 
     async def read(self, requests: Sequence[rpc.RangeRequest]) -> tuple[int, Sequence[rpc.RangeResponse]]:
-        """Read several ranges at one revision, which comes first."""
-        operations = [rpc.RequestOp(request_range=request) for request in requests]
-        answer, _ = await self.txn(rpc.TxnRequest(success=operations))
-        return answer.header.revision, [one.response_range for one in answer.responses]
+        """Read several ranges at one revision, the newest, which comes first.  Raises CompactedError.
+
+        Not in one transaction: a member before 3.5.5 panics when the caller of one that only reads goes away
+        (etcd-io/etcd#14110).
+        """
+        first = await self.range(requests[0])
+        at = first.header.revision
+        return at, [first, *await self.read_at(at, requests[1:])]
+
+    async def read_at(self, at: int, requests: Sequence[rpc.RangeRequest]) -> Sequence[rpc.RangeResponse]:
+        """Read several ranges at a revision that a member told.  Raises CompactedError, also of one that is behind."""
+        for request in requests:
+            request.revision, request.serializable = at, True
+        return await asyncio.gather(*(self.range(request) for request in requests))
 
     async def compact(self, revision: int) -> None:
         """Let etcd forget what keys were before a revision.  One that is forgotten already is no error."""

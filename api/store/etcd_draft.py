@@ -5,24 +5,35 @@ Its own writes are seen by its reads, so that several effects follow from each o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from api.audit import link
-from api.gen.etcd import rpc_pb2 as rpc
 from api.store.base import ChangeType, Key
-from api.store.etcd_client import EtcdClient, below
-from api.store.etcd_keys import Head, Keys, change_value, owned_key, read_head
+from api.store.etcd_client import EtcdClient, below, one
+from api.store.etcd_keys import Head, Keys, change_value, owned_key
+from api.store.etcd_memory import Memory
 
 # etcd takes 128 operations a transaction and requests of 1.5 MiB unless it is told otherwise.  Two operations are the
 # head and the compaction.
 MOST_OPERATIONS = 126
 MOST_BYTES = 1_000_000
-AT_ONCE = 100
 
 
 class FullError(Exception):
     """What was to be written does not fit beside the rest: it wants a transaction of its own."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What an effect reads for certain.
+
+    now: keys that change without the head; absent: keys that are there only when the effect is refused or repeated.
+    """
+
+    keys: tuple[bytes, ...] = ()
+    now: tuple[bytes, ...] = ()
+    absent: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,62 +49,68 @@ class Mark:
 
 
 class Draft:
-    """Reads at etcd revision `at`; `nonce` tells its changes from those of any other writer."""
+    """Reads under the head of `memory`; `nonce` tells its changes from those of any other writer."""
 
-    def __init__(self, client: EtcdClient, keys: Keys, nonce: str) -> None:
+    def __init__(self, client: EtcdClient, keys: Keys, memory: Memory, nonce: str) -> None:
         self.keys = keys
-        # The etcd revision of all reads, and our own revision then.
-        self.at = 0
-        self.begun_at = 0
+        self.memory = memory
+        self.head = memory.head
         self._client = client
         self._nonce = nonce
-        self._found: dict[bytes, bytes | None] = {}
+        # What was read now, at which revision it was written, and what is only taken to be absent.
+        self._now: dict[bytes, bytes | None] = {}
         self._versions: dict[bytes, int] = {}
+        self._guessed: set[bytes] = set()
         self._owned: dict[str, frozenset[bytes]] = {}
-        self.head = Head()
         self.writes: dict[bytes, bytes | None] = {}
         # Keys that go with the lease of answered requests, and those that must not change until the commit.
         self.kept: frozenset[bytes] = frozenset()
-        self.compared: dict[bytes, int] = {}
+        self.compared = {keys.head: memory.version}
         # A key that nobody else would write so: it tells whether a commit without an answer was carried out.
         self.witness = b""
         self.size = 0
 
-    async def begin(self, keys: Iterable[bytes]) -> None:
-        """Read the head and `keys`, and fix the revision of all later reads."""
-        await self.load([self.keys.head, *keys])
-        self.compare(self.keys.head)
-        self.head = read_head(self._found[self.keys.head])
-        self.begun_at = self.head.revision
+    async def begin(self, reads: Collection[Reads], *, guess: bool) -> None:
+        """Read what effects need.  `guess`: what is probably absent is not looked for, but compared at the commit."""
+        await self.load_now(dict.fromkeys(key for one in reads for key in one.now))
+        absent = dict.fromkeys(key for one in reads for key in one.absent if key not in self.memory.known)
+        if guess:
+            self._guessed.update(absent)
+        await self.load([*(key for one in reads for key in one.keys), *([] if guess else absent)])
 
-    async def load(self, keys: Sequence[bytes]) -> None:
+    async def load(self, keys: Collection[bytes]) -> None:
         """Read several keys at once, those that are not known yet."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self._found]
-        for start in range(0, len(missing), AT_ONCE):
-            some = missing[start : start + AT_ONCE]
-            at, answers = await self._client.read([rpc.RangeRequest(key=key, revision=self.at) for key in some])
-            self.at = self.at or at
-            for key, answer in zip(some, answers, strict=True):
-                self._found[key] = answer.kvs[0].value if answer.kvs else None
-                self._versions[key] = answer.kvs[0].mod_revision if answer.kvs else 0
+        missing = [key for key in dict.fromkeys(keys) if key not in self.memory.known]
+        answers = await self._client.read_at(self.memory.at, [one(key) for key in missing])
+        for key, answer in zip(missing, answers, strict=True):
+            self.memory.learn(key, answer.kvs[0].value if answer.kvs else None)
+            # Even if the memory is full, this draft has it.
+            self._now[key] = answer.kvs[0].value if answer.kvs else None
+
+    async def load_now(self, keys: Collection[bytes]) -> None:
+        """Read keys as they are now, whatever the head says, and compare them at the commit."""
+        for key in keys:
+            found = (await self._client.range(one(key))).kvs
+            self._now[key] = found[0].value if found else None
+            self._versions[key] = found[0].mod_revision if found else 0
 
     async def read(self, key: bytes) -> bytes | None:
         """Return a value, None if there is none."""
-        if key in self.writes:
-            return self.writes[key]
-        if key not in self._found:
-            await self.load([key])
-        return self._found[key]
+        for known in (self.writes, self._now, self.memory.known):
+            if key in known:
+                return known[key]
+        if key in self._guessed:
+            self.compared[key] = 0
+            return None
+        await self.load([key])
+        return self._now[key]
 
     async def load_owned(self, uids: Sequence[str]) -> None:
         """Read what several objects own at once."""
         missing = [uid for uid in dict.fromkeys(uids) if uid not in self._owned]
-        for start in range(0, len(missing), AT_ONCE):
-            some = missing[start : start + AT_ONCE]
-            ranges = [below(self.keys.owned_by(uid), revision=self.at, keys_only=True) for uid in some]
-            _, answers = await self._client.read(ranges)
-            for uid, answer in zip(some, answers, strict=True):
-                self._owned[uid] = frozenset(item.key for item in answer.kvs)
+        ranges = [below(self.keys.owned_by(uid), keys_only=True) for uid in missing]
+        for uid, answer in zip(missing, await self._client.read_at(self.memory.at, ranges), strict=True):
+            self._owned[uid] = frozenset(item.key for item in answer.kvs)
 
     async def owned_by(self, uid: str) -> list[Key]:
         """Return the objects that `uid` owns, in order."""
@@ -104,9 +121,9 @@ class Draft:
                 (found.discard if value is None else found.add)(key)
         return [owned_key(key) for key in sorted(found)]
 
-    def compare(self, key: bytes) -> None:
-        """Refuse the commit if a key that was read changes before it."""
-        self.compared[key] = self._versions[key]
+    def compare(self, key: bytes, version: int | None = None) -> None:
+        """Refuse the commit if a key that was read now changes before it, or is not at a version."""
+        self.compared[key] = self._versions[key] if version is None else version
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write a key."""
@@ -143,7 +160,8 @@ class Draft:
 
     def room(self, operations: int = 0) -> bool:
         """Whether it still fits into one transaction, with some more operations."""
-        return len(self.writes) + operations <= MOST_OPERATIONS and self.size <= MOST_BYTES
+        most = max(len(self.writes) + operations, len(self.compared))
+        return most <= MOST_OPERATIONS and self.size <= MOST_BYTES
 
     def mark(self) -> Mark:
         """Return what it wants to write so far."""

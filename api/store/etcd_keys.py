@@ -73,6 +73,11 @@ class Keys:
         """One object."""
         return self._key("o", key.kind, key.namespace, key.name)
 
+    @property
+    def all_objects(self) -> bytes:
+        """The beginning of all objects."""
+        return self._key("o") + b"/"
+
     def objects(self, kind: str, namespace: str = "") -> bytes:
         """The beginning of all objects of a kind, or of those in one namespace."""
         return self._key("o", kind, *([namespace] if namespace else [])) + b"/"

@@ -18,7 +18,7 @@ import time
 from api.gen.etcd import kv_pb2 as kv
 from api.gen.etcd import rpc_pb2 as rpc
 from api.store.base import Lease
-from api.store.etcd_client import EtcdClient, LeaseGoneError, one
+from api.store.etcd_client import CompactedError, EtcdClient, LeaseGoneError, one
 from api.store.etcd_keys import Keys
 from api.store.etcd_records import read_epoch
 
@@ -41,7 +41,7 @@ class Leadership:
         """Take or renew a lease; None while another holds it."""
         async with self._turn:
             for _ in range(ATTEMPTS):
-                with contextlib.suppress(LeaseGoneError):
+                with contextlib.suppress(LeaseGoneError, CompactedError):
                     epoch, held = await self._read(name)
                     if held is not None and not self._may_take(name, holder, held):
                         return None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from api import audit
 from api.errors import FailedPrecondition
 from api.kinds import Resource
 from api.store.base import ChangeType, Key, Request, Trail, deposed, request_reused
-from api.store.etcd_draft import Draft, FullError
+from api.store.etcd_draft import Draft, FullError, Reads
 from api.store.etcd_keys import Keys
 from api.store.records import parse
 from api.store.values import key_of
@@ -62,12 +62,13 @@ def owners_of(resource: Resource) -> frozenset[str]:
     return frozenset(owner.uid for owner in resource.metadata.ownerReferences)
 
 
-def keys_of(keys: Keys, trail: Trail) -> Iterator[bytes]:
-    """Return what must be read for a trail."""
-    if trail.fence is not None:
-        yield keys.lease(trail.fence.name)
+def reads_of(keys: Keys, trail: Trail, *read: Key, new: Key | None = None) -> Reads:
+    """Return what an effect reads: objects, one that is probably not there, and what its trail needs."""
+    absent = [] if new is None else [keys.object(new)]
     if trail.request is not None:
-        yield keys.request(trail.request.scope, trail.request.id)
+        absent.append(keys.request(trail.request.scope, trail.request.id))
+    now = () if trail.fence is None else (keys.lease(trail.fence.name),)
+    return Reads(tuple(keys.object(key) for key in read), now, tuple(absent))
 
 
 async def replayed(draft: Draft, trail: Trail, kind: str) -> Resource | None:

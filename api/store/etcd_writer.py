@@ -12,16 +12,19 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from api.errors import ApiError, Unavailable
+from api.gen.etcd import kv_pb2 as kv
 from api.gen.etcd import rpc_pb2 as rpc
 from api.store.etcd_client import CompactedError, EtcdClient, LeaseGoneError, one
-from api.store.etcd_draft import Draft, FullError
+from api.store.etcd_draft import Draft, FullError, Reads
 from api.store.etcd_history import History
-from api.store.etcd_keys import Head, Keys
+from api.store.etcd_keys import Head, Keys, read_head
+from api.store.etcd_memory import Memory
+from api.store.etcd_turn import Turn
 
 T = TypeVar("T")
 
@@ -30,9 +33,8 @@ MOST_KEYS = 100
 PATIENCE_S = 10.0
 FIRST_PAUSE_S = 0.001
 LONGEST_PAUSE_S = 0.05
-# How often others may be faster before a transaction asks them to wait; for how long they do, if it is never heard of.
+# How often others may be faster before a transaction asks them to wait.
 MOST_LOST = 4
-TURN_S = 2
 COMPACT_EVERY = 1000
 MOST_FORGOTTEN = 5000
 REQUESTS_KEPT_S = 48 * 3600
@@ -46,48 +48,11 @@ Work = Callable[[Draft], Awaitable[T]]
 
 @dataclass(frozen=True)
 class Job:
-    """An effect that waits.  `keys`: what it will read for certain."""
+    """An effect that waits."""
 
-    keys: Collection[bytes]
+    reads: Reads
     work: Work[Any]
     done: asyncio.Future[Any]
-
-
-class Turn:
-    """The right of one transaction to be the next, for one that others overtook again and again.
-
-    They see it when they begin, and wait; it ends with the transaction, or by itself if its holder dies.
-    """
-
-    def __init__(self, client: EtcdClient, keys: Keys) -> None:
-        self._client = client
-        self._key = keys.turn
-        self._name = uuid.uuid4().hex.encode()
-        self._lease = 0
-
-    def is_free(self, holder: bytes | None) -> bool:
-        """Whether nobody else is next."""
-        return holder in (None, self._name)
-
-    async def take(self) -> None:
-        """Be the next, if nobody else is."""
-        if not self._lease:
-            self._lease = await self._client.grant(TURN_S)
-        request = rpc.TxnRequest()
-        request.compare.add(key=self._key, target=rpc.Compare.VERSION, version=0)
-        request.success.add(request_put=rpc.PutRequest(key=self._key, value=self._name, lease=self._lease))
-        try:
-            await self._client.txn(request)
-        except LeaseGoneError:
-            self._lease = 0
-
-    async def give_back(self) -> None:
-        """Let others go on."""
-        if self._lease:
-            try:
-                await self._client.revoke(self._lease)
-            except ApiError as error:
-                log.info("others wait %d s: %s", TURN_S, error.message)
 
 
 class Writer:
@@ -100,15 +65,17 @@ class Writer:
         self._waiting: deque[Job] = deque()
         self._task: asyncio.Task[None] | None = None
         self._lease, self._granted = 0, 0.0
+        # What our own last commit left: read from again until somebody else turns out to have written.
+        self._memory: Memory | None = None
         self._history = History(window_s)
         self._compacted = 0
 
-    async def carry_out(self, keys: Collection[bytes], work: Work[T]) -> T:
+    async def carry_out(self, reads: Reads, work: Work[T]) -> T:
         """Return what `work` returns once its effect is durable.  Raises what it raises.
 
         work: computes the effect on a draft; it is called again, on another draft, when somebody else wrote first.
         """
-        job = Job(keys, work, asyncio.get_running_loop().create_future())
+        job = Job(reads, work, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
@@ -128,7 +95,8 @@ class Writer:
         batch: list[Job] = []
         keys = 0
         while self._waiting and len(batch) < MOST_JOBS:
-            keys += len(self._waiting[0].keys)
+            reads = self._waiting[0].reads
+            keys += len(reads.keys) + len(reads.now) + len(reads.absent)
             if batch and keys > MOST_KEYS:
                 break
             batch.append(self._waiting.popleft())
@@ -153,50 +121,95 @@ class Writer:
         turn = Turn(self._client, self._keys)
         deadline, pause_s, lost = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S, 0
         try:
-            while True:
-                draft = Draft(self._client, self._keys, uuid.uuid4().hex)
-                try:
-                    await draft.begin([self._keys.turn, *{key for job in batch for key in job.keys}])
-                    if turn.is_free(await draft.read(self._keys.turn)):
-                        outcomes = await _computed(draft, batch)
-                        if await self._commit(draft):
-                            break
-                        lost += 1
-                except CompactedError:
-                    log.info("etcd forgot a revision within a transaction: it begins again")
-                except LeaseGoneError:
-                    self._lease = 0
+            while (outcomes := await self._tried(batch, turn)) is None:
                 if time.monotonic() > deadline:
                     raise Unavailable("other servers write to etcd all the time: try again", reason="STORE_BUSY")
-                await asyncio.sleep(pause_s * random.random())
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                if lost:
+                    await asyncio.sleep(pause_s * random.random())
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 if lost >= MOST_LOST:
                     await turn.take()
+                lost += 1
         finally:
             await turn.give_back()
         for job, outcome in zip(batch, outcomes, strict=False):
             _answer(job, outcome)
         return batch[len(outcomes) :]
 
-    async def _commit(self, draft: Draft) -> bool:
+    async def _tried(self, batch: Sequence[Job], turn: Turn) -> list[Any] | None:
+        """Carry out a batch and return what each job ended with, None if it has to begin again.
+
+        It goes on from what this process wrote last, and from nothing after that turned out to be overtaken.
+        """
+        memory, self._memory = self._memory, None
+        remembered = memory is not None
+        if memory is None:
+            found = await self._client.range(one(self._keys.head))
+            stands = found.kvs[0] if found.kvs else kv.KeyValue()
+            memory = Memory(read_head(stands.value or None), stands.mod_revision, found.header.revision)
+        try:
+            draft = await self._draft(memory, batch, guess=remembered)
+            if remembered:
+                draft.compare(self._keys.turn, 0)
+            elif not turn.is_free(await self._turn(draft)):
+                return None
+            outcomes = await _computed(draft, batch, sure=not remembered)
+            if outcomes is None:
+                draft = await self._draft(memory, batch, guess=False)
+                draft.compare(self._keys.turn, 0)
+                outcomes = await _computed(draft, batch, sure=True)
+            if outcomes is None or not await self._commit(draft, remembered=remembered):
+                return None
+        except CompactedError:
+            log.info("etcd does not know a revision within a transaction: it begins again")
+            return None
+        except LeaseGoneError:
+            self._lease = 0
+            return None
+        self._memory = memory if memory.stands else None
+        return outcomes
+
+    async def _draft(self, memory: Memory, batch: Sequence[Job], *, guess: bool) -> Draft:
+        draft = Draft(self._client, self._keys, memory, uuid.uuid4().hex)
+        await draft.begin([job.reads for job in batch], guess=guess)
+        return draft
+
+    async def _turn(self, draft: Draft) -> bytes | None:
+        """Return who is next, and let the commit fail if that changes."""
+        await draft.load_now([self._keys.turn])
+        draft.compare(self._keys.turn)
+        return await draft.read(self._keys.turn)
+
+    async def _commit(self, draft: Draft, *, remembered: bool) -> bool:
         """Write what a draft wants; False if somebody else wrote since it was read."""
         if not draft.writes:
-            return True
+            # An answer that changes nothing must not be older than what was acknowledged to others.
+            return not remembered or await self._is_newest(draft)
         lease = await self._requests_lease() if draft.kept else 0
-        self._history.saw(draft.head.revision, draft.at)
-        request = _transaction(draft, lease, self._forgettable(draft.head, draft.begun_at))
-        answer, doubted = await self._client.txn(request)
+        self._history.saw(draft.head.revision, draft.memory.at)
+        head = replace(draft.head, compacted=self._forgettable(draft.head, draft.memory.head.revision))
+        answer, doubted = await self._client.txn(_transaction(draft, lease, head))
         if answer.succeeded:
+            objects = {key: value for key, value in draft.writes.items() if key.startswith(self._keys.all_objects)}
+            draft.memory.committed(head, answer.header.revision, objects)
             await self._forget_history()
             return True
         # An earlier try may have been carried out, and its answer lost: then this one found the head changed by it.
         return doubted and await self._is_written(draft)
 
+    async def _is_newest(self, draft: Draft) -> bool:
+        found = (await self._client.range(one(self._keys.head))).kvs
+        return [item.mod_revision for item in found] == [draft.memory.version]
+
     async def _is_written(self, draft: Draft) -> bool:
         if not draft.witness:
             return False
-        found = (await self._client.range(one(draft.witness))).kvs
-        return bool(found) and found[0].value == draft.writes[draft.witness]
+        found = await self._client.range(one(draft.witness))
+        if not found.kvs or found.kvs[0].value != draft.writes[draft.witness]:
+            return False
+        # Others may have written since.
+        draft.memory.stands = False
+        return True
 
     async def _requests_lease(self) -> int:
         now = time.monotonic()
@@ -224,8 +237,11 @@ class Writer:
         return max(head.compacted, old)
 
 
-async def _computed(draft: Draft, batch: Sequence[Job]) -> list[Any]:
-    """Return what each job returned or raised, as far as the draft has room."""
+async def _computed(draft: Draft, batch: Sequence[Job], *, sure: bool) -> list[Any] | None:
+    """Return what each job returned or raised, as far as the draft has room.
+
+    None if one was refused, and not surely so: what it did not look for may be there and change the answer.
+    """
     outcomes: list[Any] = []
     for job in batch:
         before = draft.mark()
@@ -237,6 +253,8 @@ async def _computed(draft: Draft, batch: Sequence[Job]) -> list[Any]:
             draft.back(before)
             break
         except Exception as error:
+            if job.reads.absent and not sure:
+                return None
             draft.back(before)
             outcome = error
         if before.writes and not draft.room():
@@ -255,16 +273,15 @@ def _answer(job: Job, outcome: Any) -> None:
         job.done.set_result(outcome)
 
 
-def _transaction(draft: Draft, lease: int, forgotten: int) -> rpc.TxnRequest:
-    """Return what a draft wants to write, without the changes up to `forgotten`."""
-    keys, head = draft.keys, draft.head
-    compacting = forgotten > head.compacted
-    request = rpc.TxnRequest()
+def _transaction(draft: Draft, lease: int, head: Head) -> rpc.TxnRequest:
+    """Return what a draft wants to write, without the changes that `head` says are forgotten."""
+    keys, request = draft.keys, rpc.TxnRequest()
+    compacting = head.compacted > draft.head.compacted
     for key, version in draft.compared.items():
         request.compare.add(key=key, target=rpc.Compare.MOD, mod_revision=version)
     for key, value in draft.writes.items():
         # A transaction neither writes nor deletes a key twice: what is forgotten at once is not written at all.
-        if compacting and keys.change(0) <= key <= keys.change(forgotten):
+        if compacting and keys.change(0) <= key <= keys.change(head.compacted):
             continue
         if value is None:
             request.success.add().request_delete_range.key = key
@@ -272,8 +289,7 @@ def _transaction(draft: Draft, lease: int, forgotten: int) -> rpc.TxnRequest:
             put = rpc.PutRequest(key=key, value=value, lease=lease if key in draft.kept else 0)
             request.success.add(request_put=put)
     if compacting:
-        dropped = rpc.DeleteRangeRequest(key=keys.change(0), range_end=keys.change(forgotten + 1))
+        dropped = rpc.DeleteRangeRequest(key=keys.change(0), range_end=keys.change(head.compacted + 1))
         request.success.add(request_delete_range=dropped)
-    value = replace(head, compacted=forgotten).encoded()
-    request.success.add(request_put=rpc.PutRequest(key=keys.head, value=value))
+    request.success.add(request_put=rpc.PutRequest(key=keys.head, value=head.encoded()))
     return request

@@ -166,7 +166,7 @@ async def test_two_writers_over_a_bad_line_lose_no_update(etcd: EtcdServer) -> N
         async with opened(url, url, patience_s=30.0) as stores:
             await stores[0].create(Write(family("counter", "0")))
             # Some answers are lost, and with connections that die early some requests too.
-            proxy.choose = lambda: Fault(cut_after=pick.choice((60, 200, 600, 1500)), reset=True)
+            proxy.choose = lambda: Fault(cut_after=pick.choice((150, 400, 900, 2000)), reset=True)
             proxy.cut_all()
 
             async def count(store: EtcdStore) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from api.external import External
 from api.hooks import NO_HOOKS, Hooks
 from api.kinds import Kind, kinds
 from api.operations import Operation, Operations
-from api.resources import Resources
+from api.resources import Admitter, Resources
 from api.store.base import Change
 from api.store.sqlite import SqliteStore
 
@@ -40,11 +40,17 @@ class Calling:
     """A store, its resources and operations.  Close it."""
 
     def __init__(
-        self, path: Path, access: Only | None = None, *, external: External | None = None, hooks: Hooks = NO_HOOKS
+        self,
+        path: Path,
+        access: Only | None = None,
+        *,
+        external: External | None = None,
+        hooks: Hooks = NO_HOOKS,
+        admitters: Mapping[str, Sequence[Admitter]] = ADMITTERS,
     ) -> None:
         self.path = path
         self.store = SqliteStore(path)
-        self.resources = Resources(self.store, ADMITTERS, external=external, hooks=hooks)
+        self.resources = Resources(self.store, admitters, external=external, hooks=hooks)
         self.operations = Operations(self.resources, access or Only())
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from benchmarks.measuring import document, machine, tables
 from benchmarks.measuring.results import SUFFIX, Result, read
 from benchmarks.workbench import Workbench
 
-NAMES = ("serving", "resources", "apply", "run", "idle", "demo")
+NAMES = ("serving", "resources", "watch", "apply", "run", "idle", "demo")
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--projects", type=int, default=20, help="apply: the other projects (%(default)s)")
     parser.add_argument("--window-s", type=float, default=60.0, help="idle: seconds of a window (%(default)g)")
     parser.add_argument("--objects", type=int, default=1_000_000, help="resources: in the large store (%(default)s)")
+    parser.add_argument("--watchers", type=int, default=500, help="watch: how many (%(default)s)")
     parser.add_argument("--from-clone", action="store_true", help="demo: also from `git clone`, with installing")
     return parser
 
@@ -72,6 +73,7 @@ def _bench(options: argparse.Namespace, folder: Path) -> Workbench:
         projects=options.projects,
         window_s=options.window_s,
         objects=options.objects,
+        watchers=options.watchers,
         from_clone=options.from_clone,
     )
 

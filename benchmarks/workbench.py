@@ -25,6 +25,7 @@ class Workbench:
     projects: int = 20
     window_s: float = 60.0
     objects: int = 1_000_000
+    watchers: int = 500
     from_clone: bool = False
     _made: Path | None = field(default=None, repr=False)
 

@@ -19,10 +19,11 @@ Better = Literal["lower", "higher"]
 class Goal:
     """What a figure must reach.
 
-    kind: `times` wants the lower bound of the ratio to be at least `value`; `most` wants our median at or below it.
+    kind: `times` wants the lower bound of the ratio to be at least `value`; `most` wants our median at or below it,
+    `least` at or above it.
     """
 
-    kind: Literal["times", "most"]
+    kind: Literal["times", "most", "least"]
     value: float
 
 
@@ -75,6 +76,8 @@ class Figure:
             return None
         if self.goal.kind == "most":
             return statistics.median(self.ours) <= self.goal.value
+        if self.goal.kind == "least":
+            return statistics.median(self.ours) >= self.goal.value
         found = self.ratio()
         return None if found is None or found.low is None else found.low >= self.goal.value
 

@@ -100,7 +100,9 @@ def _goal(figure: Figure) -> str:
 
 
 def _wanted(goal: Goal, unit: str) -> str:
-    return f">={goal.value:g}x" if goal.kind == "times" else f"<={quantity_plain(goal.value, unit)}"
+    if goal.kind == "times":
+        return f">={goal.value:g}x"
+    return f"{'<=' if goal.kind == 'most' else '>='}{quantity_plain(goal.value, unit)}"
 
 
 def quantity_plain(value: float, unit: str) -> str:

@@ -35,7 +35,7 @@ class Keeping:
 
 
 @contextlib.contextmanager
-def ours(home: Path) -> Iterator[Keeping]:
+def ours(home: Path, *, tokens_file: Path | None = None) -> Iterator[Keeping]:
     """Run `python -m api.server` on `home`, without the rest of the platform."""
     grpc, http, airflow, serving = free_ports(4)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,6 +49,8 @@ def ours(home: Path) -> Iterator[Keeping]:
         token=TOKEN,
     )
     environ = {**without_airflow(os.environ), **config.environ(), **process()}
+    if tokens_file is not None:
+        environ["MA_TOKENS_FILE"] = str(tokens_file)
     log, begun = home / "server.log", time.monotonic()
     argv = [sys.executable, "-P", "-m", "api.server"]
     with started(argv, environ=environ, log=log, core=SERVER_CORE) as server:

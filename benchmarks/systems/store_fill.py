@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
+from api.auth import static
+from api.auth.static import Known, TokensFile
+from api.gen.michelangelo.platform.v1 import role_binding_pb2
 from api.kinds import kinds
 from api.resources import Resources
 from api.store.sqlite import SqliteStore
@@ -37,4 +41,23 @@ async def _fill(path: Path, project: str, count: int) -> None:
             await resources.create(family)
 
     await asyncio.gather(*itertools.starmap(some, itertools.repeat((), IN_FLIGHT)))
+    await store.close()
+
+
+def let_watch(home: Path, project: str, tokens: Sequence[str]) -> None:
+    """Let a user of each token view a project; the tokens file is `tokens.json` of the home."""
+    users = {f"watcher-{number}": token for number, token in enumerate(tokens)}
+    static.write(
+        home / "tokens.json", TokensFile(tuple(Known(name, static.digest(token)) for name, token in users.items()))
+    )
+    uvloop.run(_bind(home / "store.db", project, list(users)))
+
+
+async def _bind(path: Path, project: str, users: Sequence[str]) -> None:
+    store = SqliteStore(path)
+    binding = kinds()["RoleBinding"].new(project, "watchers")
+    binding.spec.role = role_binding_pb2.ROLE_VIEWER
+    for user in users:
+        binding.spec.subjects.add(kind=role_binding_pb2.SUBJECT_KIND_USER, name=user)
+    await Resources(store).create(binding)
     await store.close()

@@ -65,6 +65,11 @@ def test_a_goal_of_times_is_judged_by_the_lower_bound() -> None:
     assert lucky.met() is False
 
 
+def test_a_goal_of_least_is_judged_by_our_median() -> None:
+    assert Figure("deliveries", "/s", (60.0, 50.0, 1.0), better="higher", goal=Goal("least", 50)).met() is True
+    assert Figure("deliveries", "/s", (60.0, 49.0, 1.0), better="higher", goal=Goal("least", 50)).met() is False
+
+
 def test_a_goal_of_most_is_judged_by_our_median() -> None:
     assert Figure("apply", "s", (0.5, 0.9, 5.0), goal=Goal("most", 1)).met() is True
     assert Figure("apply", "s", (0.5, 1.1, 5.0), goal=Goal("most", 1)).met() is False

@@ -23,10 +23,27 @@ def scripts(found: int) -> Iterator[Script]:
     yield from reversed(list(directory.iterate_revisions("head", f"{found:04d}")))
 
 
+class Lent:
+    """A driver's connection that is neither committed, rolled back nor closed here: it belongs to the caller."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def commit(self) -> None:
+        """Leave it to the caller."""
+
+    def rollback(self) -> None:
+        """Leave it to the caller."""
+
+    def close(self) -> None:
+        """Leave it to the caller."""
+
+
 def run(connection: Any, url: str, script: Script) -> None:
     """Run a script on a driver's connection, inside the transaction that it is in.  `url`: which SQL it speaks."""
-    engine = create_engine(url, creator=lambda: connection, poolclass=pool.StaticPool)
-    # Neither begun, committed nor closed here: the connection belongs to the caller.
+    engine = create_engine(url, creator=lambda: Lent(connection), poolclass=pool.StaticPool)
     with engine.connect() as wrapped, Operations.context(MigrationContext.configure(wrapped)):
         script.module.upgrade()
-        wrapped.detach()

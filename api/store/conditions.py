@@ -7,7 +7,7 @@ not the source of the list looks up one object by its key, so that it costs the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.kinds import Kind, kinds
 from api.store.base import Criterion, Group, LabelRequirement, Operator, Query, Scalar
@@ -33,16 +33,25 @@ LAST_CHARACTER = 0x10FFFF
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of a list come from.  `ordered`: they stand by namespace and name, or by one namespace, name."""
+    """Where the rows of a list come from.
+
+    ordered: they stand by namespace and name; tables: what stands behind FROM.
+    """
 
     table: str
     where: tuple[Condition, ...]
     ordered: bool
+    tables: Condition = ("", [])
 
     @property
     def id(self) -> str:
         """The column with the object's id."""
         return "s.id" if self.table == "object" else "s.object"
+
+    @property
+    def rows(self) -> Condition:
+        """What stands behind FROM."""
+        return self.tables if self.tables[0] else (f"{self.table} AS s", [])
 
 
 def source(db: Database, kind: str, query: Query) -> Source:
@@ -51,11 +60,9 @@ def source(db: Database, kind: str, query: Query) -> Source:
     candidates = [(term, found) for term in terms if (found := _source(db, kind, term)) is not None]
     chosen = _choose(db, query, [found for _, found in candidates])
     begun = next((term for term, found in candidates if found is chosen), None)
-    table = chosen.table if chosen is not None else "object"
-    first = chosen.where if chosen is not None else (("s.kind = ?", [kind]),)
-    row = "s.id" if table == "object" else "s.object"
-    rest = tuple(_condition(db, row, term) for term in terms if term is not begun)
-    return Source(table, (*first, *rest), chosen is None or chosen.ordered)
+    first = chosen if chosen is not None else Source("object", (("s.kind = ?", [kind]),), True)
+    rest = (_condition(db, first.id, term) for term in terms if term is not begun)
+    return replace(first, where=(*first.where, *rest))
 
 
 def _terms(query: Query) -> Iterator[LabelRequirement | Criterion | Group]:
@@ -86,9 +93,11 @@ def _count(db: Database, one: Source, namespace: str) -> int:
     where = list(one.where)
     if namespace:
         where.append(("s.namespace = ?", [namespace]))
-    statement = f"SELECT 1 FROM {one.table} AS s WHERE {' AND '.join(part for part, _ in where)} LIMIT ?"  # noqa: S608
-    bound = [value for _, more in where for value in more]
-    return int(db.execute(f"SELECT count(*) FROM ({statement}) AS p", [*bound, FEW + 1]).fetchone()[0])  # noqa: S608
+    tables, joined = one.rows
+    test, bound = all_of(where)
+    statement = f"SELECT 1 FROM {tables} WHERE {test} LIMIT ?"  # noqa: S608
+    bound = [*joined, *bound, FEW + 1]
+    return int(db.execute(f"SELECT count(*) FROM ({statement}) AS p", bound).fetchone()[0])  # noqa: S608
 
 
 def _source(db: Database, kind: str, term: LabelRequirement | Criterion | Group) -> Source | None:
@@ -98,8 +107,8 @@ def _source(db: Database, kind: str, term: LabelRequirement | Criterion | Group)
             return None
         where: list[Condition] = [("s.kind = ?", [kind]), ("s.key = ?", [term.key])]
         if term.operator == "in":
-            where.append(db.dialect.among("s.value", "text", term.values))
-        return Source("label", tuple(where), term.operator == "in" and len(term.values) == 1)
+            return _with_values(db, "label", kind, term.key, "value", term.values)
+        return Source("label", tuple(where), False)
     if isinstance(term, Group) or term.operator in NEGATED:
         return None
     equal = term.operator in (Operator.EQUAL, Operator.IN) and len(term.values) == 1
@@ -111,14 +120,36 @@ def _source(db: Database, kind: str, term: LabelRequirement | Criterion | Group)
         column = "text" if is_text(kinds()[kind], term.field) else "number"
         present = f"s.{column} IS NOT NULL"
         return Source("field", (("s.kind = ?", [kind]), ("s.key = ?", [term.field]), (present, [])), False)
+    where = [("s.kind = ?", [kind]), ("s.key = ?", [term.field])]
+    if term.operator is Operator.IN:
+        text = isinstance(next(iter(term.values), ""), str)
+        if any(isinstance(value, str) is not text or len(str(value)) >= TEXT_LENGTH for value in term.values):
+            return None
+        return _with_values(db, "field", kind, term.field, "text" if text else "number", term.values)
     test = _prefix(term) if term.operator is Operator.LIKE else _test(db, "s", term)
     if test is None:
         return None
-    where = [("s.kind = ?", [kind]), ("s.key = ?", [term.field]), test]
+    where.append(test)
     if term.operator is Operator.LIKE:
         where.append(_test(db, "s", term))
     short = equal and not (isinstance(term.values[0], str) and len(term.values[0]) >= TEXT_LENGTH)
     return Source("field", tuple(where), short)
+
+
+def _with_values(db: Database, table: str, kind: str, key: str, column: str, values: Sequence[Scalar]) -> Source:
+    """Return the rows of a key that have one of some values."""
+    plain = list(dict.fromkeys(value if isinstance(value, str) else _number(value) for value in values))
+    if len(plain) > 1 and db.dialect.one_by_one is not None:
+        return Source(table, (), False, db.dialect.one_by_one(table, kind, key, column, plain))
+    among = db.dialect.among(f"s.{column}", "number" if column == "number" else "text", plain)
+    return Source(table, (("s.kind = ?", [kind]), ("s.key = ?", [key]), among), len(plain) == 1)
+
+
+def all_of(parts: Sequence[Condition]) -> Condition:
+    """Return what holds when all parts do."""
+    if not parts:
+        return ALWAYS
+    return " AND ".join(part for part, _ in parts), [value for _, bound in parts for value in bound]
 
 
 def _prefix(term: Criterion) -> Condition | None:

@@ -15,6 +15,7 @@ Bound = str | int | float | bytes | Decimal | None | list[Any]
 Condition = tuple[str, list[Bound]]
 NEVER: Condition = ("1 = 0", [])
 MOST_MARKS = 100
+POSTGRES_ARRAYS = {"text": "text[]", "number": "numeric[]", "id": "bigint[]"}
 
 
 class Rows(Protocol):
@@ -30,7 +31,8 @@ class Dialect:
 
     types: SQL types by the names of `schema`; clock: seconds that all processes of the store share; like: a comparison
     without an escape character; hold: what keeps a row that was read as it is until the transaction ends; array: one
-    bound value for many (`sql type`, values); plain: a text or number of an index as it was before it was bound.
+    bound value for many (`sql type`, values); plain: a text or number of an index as it was before it was bound;
+    one_by_one: what stands behind FROM, as `s`, to look many values up in the index of a table's kind, key and column.
     """
 
     types: Mapping[str, str]
@@ -39,6 +41,7 @@ class Dialect:
     hold: str
     array: Callable[[str, str, Sequence[Any]], Condition]
     plain: Callable[[Any], Any] = lambda value: value
+    one_by_one: Callable[[str, str, str, str, Sequence[Any]], Condition] | None = None
 
     def among(self, column: str, kind: str, values: Sequence[Any]) -> Condition:
         """Return the condition that a column has one of `values`; `kind`: text, number or id."""
@@ -49,6 +52,13 @@ class Dialect:
         if len(values) <= MOST_MARKS:
             return f"{column} IN ({', '.join('?' * len(values))})", list(values)
         return self.array(column, kind, values)
+
+
+def _one_by_one(table: str, kind: str, key: str, column: str, values: Sequence[Any]) -> Condition:
+    # OFFSET keeps the planner from joining the other way round, by reading all rows of the key.
+    inner = f"SELECT * FROM {table} AS i WHERE i.kind = ? AND i.key = ? AND i.{column} = w.value OFFSET 0"  # noqa: S608
+    array = POSTGRES_ARRAYS["number" if column == "number" else "text"]
+    return f"unnest(?::{array}) AS w(value) CROSS JOIN LATERAL ({inner}) AS s", [list(values), kind, key]
 
 
 class Database(Protocol):
@@ -85,7 +95,6 @@ SQLITE = Dialect(
 )
 
 
-POSTGRES_ARRAYS = {"text": "text[]", "number": "numeric[]", "id": "bigint[]"}
 # PostgreSQL stores no NUL in a text.  The order of texts stays: \1\1 < \1\2 < \2.
 NUL = (("\x01", "\x01\x02"), ("\x00", "\x01\x01"))
 
@@ -119,4 +128,5 @@ POSTGRES = Dialect(
     hold=" FOR SHARE",
     array=lambda column, kind, values: (f"{column} = ANY(?::{POSTGRES_ARRAYS[kind]})", [list(values)]),
     plain=with_nul,
+    one_by_one=_one_by_one,
 )

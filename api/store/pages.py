@@ -13,7 +13,7 @@ from typing import Any
 from api.kinds import Kind, Resource, kinds
 from api.store import conditions, tokens
 from api.store.base import Page, Query
-from api.store.conditions import Source
+from api.store.conditions import Source, all_of
 from api.store.database import Condition, Database
 from api.store.tokens import Position
 from api.store.values import fingerprint
@@ -98,12 +98,14 @@ class Plan:
         """Return (id, namespace, name, values to sort by ...) of the objects after a position, in order."""
         allowed = self.query.namespaces
         if self.query.namespace or allowed is None or self.query.order or offset or len(allowed) > MOST_IN_TURN:
-            return self._rows(db, self._allowed(db), after, offset, limit)
+            return self._rows(db, self._allowed(db), after, offset, limit, alone=bool(self.query.namespace))
         found: list[Row] = []
         for namespace in sorted(allowed):
-            if after is None or namespace >= after[-2]:
+            if after is None or namespace >= after[0]:
                 here: list[Condition] = [("s.namespace = ?", [namespace])]
-                found += self._rows(db, here, after, 0, None if limit is None else limit - len(found))
+                # In a namespace of its own the whole of what is before the position is left out.
+                beyond = after if after is not None and namespace == after[0] else None
+                found += self._rows(db, here, beyond, 0, None if limit is None else limit - len(found), alone=True)
             if limit is not None and len(found) == limit:
                 break
         return found
@@ -116,9 +118,16 @@ class Plan:
         return [db.dialect.among("s.namespace", "text", sorted(self.query.namespaces))]
 
     def _rows(
-        self, db: Database, here: list[Condition], after: Sequence[Any] | None, offset: int, limit: int | None
+        self,
+        db: Database,
+        here: list[Condition],
+        after: Sequence[Any] | None,
+        offset: int,
+        limit: int | None,
+        *,
+        alone: bool,
     ) -> list[Row]:
-        statement, bound = self._select(here, after)
+        statement, bound = self._select(here, after, alone=alone)
         if limit is not None:
             statement, bound = f"{statement} LIMIT ?", [*bound, limit]
         if offset:
@@ -126,12 +135,15 @@ class Plan:
             bound = [*bound, offset]
         return db.execute(statement, bound).fetchall()
 
-    def _select(self, here: list[Condition], after: Sequence[Any] | None) -> Condition:
-        """Return the statement that finds the objects of a list."""
-        where, bound = _all([*self.source.where, *here])
-        tables = f"FROM {self.source.table} AS s WHERE {where}"
+    def _select(self, here: list[Condition], after: Sequence[Any] | None, *, alone: bool) -> Condition:
+        """Return the statement that finds the objects of a list.  `alone`: `here` says which one namespace."""
+        tables, joined = self.source.rows
+        where, bound = all_of([*self.source.where, *here])
+        tables, bound = f"FROM {tables} WHERE {where}", [*joined, *bound]
         if not self.query.order:
-            if after is not None:
+            if after is not None and alone:
+                tables, bound = f"{tables} AND s.name > ?", [*bound, after[1]]
+            elif after is not None:
                 tables, bound = f"{tables} AND (s.namespace, s.name) > (?, ?)", [*bound, *after]
             named = f"{self.source.id}, s.namespace, s.name"
             return f"SELECT {named} {tables} ORDER BY s.namespace, s.name", bound
@@ -181,20 +193,17 @@ class Plan:
 
     def remaining(self, db: Database, after: Sequence[Any]) -> int | None:
         """Count what follows a position: all if asked, a few if nothing has to be looked up for it, else None."""
-        if not self.query.count and (self.query.labels or self.query.where is not None):
+        query = self.query
+        if not query.count and (query.labels or query.where is not None or query.namespaces is not None):
             return None
-        statement, bound = self._select(self._allowed(db), after)
-        if self.query.count:
+        statement, bound = self._select(self._allowed(db), after, alone=bool(query.namespace))
+        if query.count:
             return int(db.execute(f"SELECT count(*) FROM ({statement}) AS r", bound).fetchone()[0])  # noqa: S608
         counted = db.execute(
             f"SELECT count(*) FROM ({statement} LIMIT ?) AS r",  # noqa: S608
             [*bound, COUNTED + 1],
         ).fetchone()[0]
         return int(counted) if counted <= COUNTED else None
-
-
-def _all(parts: Sequence[Condition]) -> Condition:
-    return " AND ".join(part for part, _ in parts), [value for _, bound in parts for value in bound]
 
 
 def _after(columns: Sequence[tuple[str, bool]], values: Sequence[Any]) -> Condition:

@@ -24,10 +24,9 @@ def revision(db: Database) -> int:
     return int(db.execute("SELECT revision FROM counter").fetchone()[0])
 
 
-def next_revision(db: Database) -> int:
-    """Count one change and return its revision."""
-    (counted,) = db.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()
-    return int(counted)
+def count_to(db: Database, newest: int) -> None:
+    """Set the newest revision, in the transaction of its change and behind its lock on the counter."""
+    db.execute("UPDATE counter SET revision = ?", (newest,))
 
 
 def body(db: Database, key: Key) -> bytes | None:

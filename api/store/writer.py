@@ -87,6 +87,29 @@ class Job(Generic[T]):
             self.future.set_result(self.result)  # type: ignore[arg-type]
 
 
+class Count:
+    """The counter of revisions in one transaction, to which nobody else comes: read once and written once."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.before = self.now = sql.revision(db)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are new revisions."""
+        return self.now != self.before
+
+    def following(self) -> int:
+        """Return the revision of one more change."""
+        self.now += 1
+        return self.now
+
+    def write(self) -> None:
+        """Keep it with the changes."""
+        if self.changed:
+            sql.count_to(self._db, self.now)
+
+
 class Writer:
     """Takes writes from any loop.  `most`: of how many one transaction is made at most; `bell`: rung after commits.
 
@@ -153,17 +176,14 @@ class Writer:
 
     def _transaction(self, jobs: Sequence[Job[Any]]) -> None:
         """Carry out writes in one transaction.  Raises LostError."""
-        changes: list[int] = []
         db = self._session.begin()
-
-        def following() -> int:
-            changes.append(sql.next_revision(db))
-            return changes[-1]
-
         try:
+            count = Count(db)
             for job in jobs:
-                job.result, job.error = None, None
-                self._one(db, job, following, savepoint=len(jobs) > 1)
+                before = count.now
+                if not self._one(db, job, count.following, savepoint=len(jobs) > 1):
+                    count.now = before
+            count.write()
         except LostError:
             raise
         except Exception as error:
@@ -172,14 +192,16 @@ class Writer:
             self._session.rollback()
             return
         failpoints.hit("store.before_commit")
-        self._session.commit(changed=bool(changes))
+        self._session.commit(changed=count.changed)
         failpoints.hit("store.after_commit")
-        if changes:
-            self._tidied = (changes[0] - 1) // TIDY_EVERY if self._tidied < 0 else self._tidied
-            self.revision = changes[-1]
+        if count.changed:
+            self._tidied = count.before // TIDY_EVERY if self._tidied < 0 else self._tidied
+            self.revision = count.now
             self._bell.ring()
 
-    def _one(self, db: Database, job: Job[Any], following: NextRevision, *, savepoint: bool) -> None:
+    def _one(self, db: Database, job: Job[Any], following: NextRevision, *, savepoint: bool) -> bool:
+        """Carry out one write; whether it had an effect."""
+        job.result, job.error = None, None
         if savepoint:
             db.execute("SAVEPOINT one")
         try:
@@ -193,6 +215,7 @@ class Writer:
             if job.error is not None:
                 db.execute("ROLLBACK TO SAVEPOINT one")
             db.execute("RELEASE SAVEPOINT one")
+        return job.error is None
 
     def _tidy(self) -> None:
         """Forget some of what need not be kept, in a transaction of its own."""

@@ -40,11 +40,12 @@ class Memory:
             self.known.clear()
             self.size = 0
 
-    def committed(self, head: Head, at: int, objects: Mapping[bytes, bytes | None]) -> None:
-        """Go on from a transaction of our own."""
+    def committed(self, head: Head, at: int, writes: Mapping[bytes, bytes | None], objects: bytes) -> None:
+        """Go on from a transaction of our own.  Of its keys those that begin with `objects` may be read again soon."""
         self.head, self.version, self.at = head, at, at
-        for key, value in objects.items():
-            self.learn(key, value)
+        for key, value in writes.items():
+            if key in self.known or key.startswith(objects):
+                self.learn(key, value)
 
 
 def _size(key: bytes, value: bytes | None) -> int:

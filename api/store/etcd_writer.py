@@ -190,8 +190,7 @@ class Writer:
         head = replace(draft.head, compacted=self._forgettable(draft.head, draft.memory.head.revision))
         answer, doubted = await self._client.txn(_transaction(draft, lease, head))
         if answer.succeeded:
-            objects = {key: value for key, value in draft.writes.items() if key.startswith(self._keys.all_objects)}
-            draft.memory.committed(head, answer.header.revision, objects)
+            draft.memory.committed(head, answer.header.revision, draft.writes, self._keys.all_objects)
             await self._forget_history()
             return True
         # An earlier try may have been carried out, and its answer lost: then this one found the head changed by it.

@@ -73,6 +73,7 @@ def group(group_version: str) -> dict[str, Any]:
         if kind.group_version == group_version:
             for path, method, described in _operations(kind, schemas):
                 paths.setdefault(path, _with_parameters(path))[method] = described
+    schemas.message(list_pb2.ListOptionsExt.DESCRIPTOR)
     return {
         "openapi": "3.0.0",
         "info": {"title": TITLE, "version": VERSION},
@@ -82,8 +83,9 @@ def group(group_version: str) -> dict[str, Any]:
 
 
 def _components(schemas: Schemas) -> dict[str, Any]:
+    own = {**operation_docs.SCHEMAS, "DeleteOptions": operation_docs.deletion(schemas)}
     return {
-        "schemas": dict(sorted({**schemas.found, **operation_docs.SCHEMAS}.items())),
+        "schemas": dict(sorted({**schemas.found, **own}.items())),
         "responses": operation_docs.RESPONSES,
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
     }

@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.gen.k8s.io.apimachinery.pkg.apis.meta.v1.generated_pb2 import DeleteOptions
 from api.http import body as bodies
+from api.http.examples import example
 from api.http.schemas import Schema, Schemas, reference
 from api.kinds import Kind
 
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
-COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 10**9}
-NAME: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 253,
-    "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-}
+COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+NAME: Schema = {"type": "string", "minLength": 1}
 VERSION: Schema = {"type": "string", "pattern": "^[0-9]{0,19}$"}
 
 
@@ -31,7 +28,7 @@ PATH = {
     "name": _parameter("name", NAME, "The object's name.", "path"),
 }
 DRY_RUN = _parameter("dryRun", {"type": "string", "enum": ["All"]}, "`All` checks and stores nothing.")
-FIELD_MANAGER = _parameter("fieldManager", {"type": "string", "maxLength": 128}, "Who owns the fields that are set.")
+FIELD_MANAGER = _parameter("fieldManager", TEXT, "Who owns the fields that are set.")
 FIELD_VALIDATION = _parameter(
     "fieldValidation",
     {"type": "string", "enum": ["Strict", "Warn", "Ignore"]},
@@ -144,22 +141,6 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {"kind": TEXT, "apiVersion": TEXT, "status": {"type": "string", "enum": ["Success"]}},
         "required": ["kind", "status"],
     },
-    "DeleteOptions": {
-        "type": "object",
-        "properties": {
-            "apiVersion": TEXT,
-            "kind": TEXT,
-            "propagationPolicy": POLICY["schema"],
-            "gracePeriodSeconds": {"type": "integer", "minimum": 0, "maximum": 10**6},
-            "dryRun": {"type": "array", "items": {"type": "string", "enum": ["All"]}},
-            "preconditions": {
-                "type": "object",
-                "properties": {"uid": TEXT, "resourceVersion": VERSION},
-                "additionalProperties": False,
-            },
-        },
-        "additionalProperties": False,
-    },
 }
 RESPONSES = {
     str(code): {"description": told, "content": {"application/json": {"schema": reference("Status")}}}
@@ -204,15 +185,15 @@ def operation(
     elif verb in ("delete", "deletecollection"):
         made["requestBody"] = body(reference("DeleteOptions"), (bodies.JSON,), required=False)
     elif taken is not None:
-        made["requestBody"] = body(taken, (bodies.JSON,), example=_example(kind))
+        made["requestBody"] = body(taken, (bodies.JSON,), shown=example(kind.name, kind.group_version))
     return made
 
 
-def body(schema: Schema, media: Sequence[str], *, required: bool = True, example: Any = None) -> Schema:
-    """Return the description of a request's body."""
+def body(schema: Schema, media: Sequence[str], *, required: bool = True, shown: Any = None) -> Schema:
+    """Return the description of a request's body.  `shown`: an example."""
     content: Schema = {"schema": schema}
-    if example is not None:
-        content["example"] = example
+    if shown is not None:
+        content["example"] = shown
     return {"required": required, "content": dict.fromkeys(media, content)}
 
 
@@ -235,10 +216,11 @@ def links(kind: Kind, suffix: str) -> Schema:
     }
 
 
-def _example(kind: Kind) -> Schema:
-    name = "example"
-    metadata = {"name": name} if kind.name == "Project" else {"name": name, "labels": {"team": "growth"}}
-    return {"apiVersion": kind.group_version, "kind": kind.name, "metadata": metadata, "spec": {}}
+def deletion(schemas: Schemas) -> Schema:
+    """Return the schema of Kubernetes' DeleteOptions."""
+    schemas.message(DeleteOptions.DESCRIPTOR)
+    made = schemas.found.pop(DeleteOptions.DESCRIPTOR.full_name)
+    return made | {"properties": {"apiVersion": {}, "kind": {}, **made["properties"]}}
 
 
 def documents(schemas: Schemas) -> Schema:

@@ -12,10 +12,11 @@ from api.validation import nearest, shown
 
 MOST = 100
 INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
-TRUE, FALSE = {"true", "True", "1"}, {"false", "False", "0", ""}
+TRUE, FALSE = {"true", "True", "1"}, {"false", "False", "0"}
 
 DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?\Z")
 
+FIELD_VALIDATION = ("Strict", "Warn", "Ignore")
 DOCUMENT = frozenset({"pretty", "timeout", "hash"})
 ITEM = frozenset({"pretty", "timeout", "resourceVersion", "includeObject"})
 WRITE = frozenset({"pretty", "timeout", "dryRun", "fieldManager", "fieldValidation", "includeObject"})
@@ -97,25 +98,36 @@ class Parameters:
 
     def flag(self, name: str) -> bool:
         """Return true or false; false if it was not given."""
+        if name not in self._values:
+            return False
         value = self.text(name)
         if value not in TRUE and value not in FALSE:
             self._refuse(name, "is true or false", value)
         return value in TRUE
 
+    def count(self, name: str) -> int:
+        """Return a whole number from 0, 0 if it was not given."""
+        number = self.number(name)
+        if number < 0:
+            self._refuse(name, "is a whole number from 0", str(number))
+        return number
+
     def number(self, name: str) -> int:
         """Return a whole number, 0 if it was not given."""
+        if name not in self._values:
+            return 0
         value = self.text(name)
-        if value and not INTEGER.match(value):
+        if not INTEGER.match(value):
             self._refuse(name, "is a whole number", value)
-        return int(value or 0)
+        return int(value)
 
     def duration_s(self, name: str) -> float | None:
-        """Return a time such as `30s` or `1m30s` in seconds, None if it was not given."""
-        value = self.text(name)
-        if not value:
+        """Return a time such as `30s` or `1m30s` in seconds, None if it was not given or is none."""
+        if name not in self._values:
             return None
+        value = self.text(name)
         found = DURATION.match(value)
-        if found is None:
+        if found is None or not value:
             self._refuse(name, "is a time such as 30s or 1m30s", value)
             return None
         hours, minutes, seconds = found.groups(default="0")
@@ -124,7 +136,7 @@ class Parameters:
     def one_of(self, name: str, values: Iterable[str]) -> str:
         """Return one of some values, empty if it was not given."""
         value = self.text(name)
-        if value and value not in values:
+        if name in self._values and value not in values:
             self._refuse(name, f"is one of {', '.join(values)}", value)
         return value
 

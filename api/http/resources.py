@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from typing import Any
 
-from api.admission import refuse
+from api.admission import check_version, refuse
 from api.errors import ApiError, Conflict, FieldViolation
 from api.http import body, objects, parameters, patch, status, table
 from api.http.accept import TABLE, form
@@ -71,10 +71,10 @@ class Verbs:
     async def __call__(self, resource: Resource, exchange: Exchange) -> Answer:
         """Answer.  Raises `api.errors`."""
         handlers = self._one if resource.name else self._all
-        handler = handlers.get(exchange.method)
-        if handler is None:
-            raise MethodNotAllowed(exchange.method, [*handlers, "HEAD"])
-        return await handler(resource, exchange)
+        allowed = [verb for verb in handlers if resource.name or resource.namespace or verb in _everywhere(resource)]
+        if exchange.method not in allowed:
+            raise MethodNotAllowed(exchange.method, [*allowed, "HEAD"])
+        return await handlers[exchange.method](resource, exchange)
 
     async def _get(self, resource: Resource, exchange: Exchange) -> Answer:
         exchange.query.check(parameters.ITEM)
@@ -99,6 +99,7 @@ class Verbs:
         wanted = operation(resource.kind.name, "List")
         request = wanted.request(namespace=resource.namespace)
         _select(request, exchange)
+        exchange.query.flag("allowWatchBookmarks")
         objects.from_text(request.list_options_ext, exchange.query.text("listOptionsExt"), "listOptionsExt")
         got: Any = await self._operations.call(exchange.call, wanted, request)
         listing = getattr(got, got.DESCRIPTOR.fields[0].name)
@@ -188,6 +189,11 @@ class Verbs:
             raise
 
 
+def _everywhere(resource: Resource) -> Sequence[str]:
+    """Return what can be done with a kind without naming a project."""
+    return ("GET", "POST") if is_global(resource.kind) else ("GET",)
+
+
 def place(resource: Resource, made: Any) -> None:
     """Put an object where its path says.  Raises InvalidArgument where it says something else."""
     found = []
@@ -205,19 +211,22 @@ def place(resource: Resource, made: Any) -> None:
 
 def _select(request: Any, exchange: Exchange) -> None:
     query, options = exchange.query, request.list_options
+    check_version(query.text("resourceVersion"), "resourceVersion")
+    query.one_of("resourceVersionMatch", ("NotOlderThan",))
     for name in ("labelSelector", "fieldSelector", "continue", "resourceVersion", "resourceVersionMatch"):
         if text := query.text(name):
             setattr(options, name, text)
-    for name in ("limit", "timeoutSeconds"):
-        if number := query.number(name):
-            setattr(options, name, number)
+    if number := query.number("limit"):
+        options.limit = number
+    if seconds := query.count("timeoutSeconds"):
+        options.timeoutSeconds = seconds
 
 
 def _options(options: Any, exchange: Exchange) -> None:
     options.dryRun.extend(exchange.query.many("dryRun"))
-    for name in ("fieldManager", "fieldValidation"):
-        if text := exchange.query.text(name):
-            setattr(options, name, text)
+    query = exchange.query
+    options.fieldManager = query.text("fieldManager")
+    options.fieldValidation = query.one_of("fieldValidation", parameters.FIELD_VALIDATION)
 
 
 async def _deletion(options: Any, exchange: Exchange) -> None:
@@ -227,7 +236,7 @@ async def _deletion(options: Any, exchange: Exchange) -> None:
         objects.message(options, objects.read(sent), "", ("apiVersion", "kind"))
     query = exchange.query
     options.dryRun.extend(query.many("dryRun"))
-    if text := query.text("propagationPolicy"):
-        options.propagationPolicy = text
+    if policy := query.text("propagationPolicy"):
+        options.propagationPolicy = policy
     if query.flag("orphanDependents"):
         options.orphanDependents = True

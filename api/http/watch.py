@@ -49,7 +49,7 @@ class Watching:
         if query.text("listOptionsExt"):
             told = "orders and pages lists: use labelSelector and fieldSelector"
             refuse([FieldViolation("listOptionsExt", told, reason="BAD_PARAMETER")])
-        timeout_s = query.number("timeoutSeconds") or None
+        timeout_s = query.count("timeoutSeconds") or None
         request = wire.WatchRequest(
             kinds=[resource.kind.name],
             namespaces=[resource.namespace] if resource.namespace else [],

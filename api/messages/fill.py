@@ -22,6 +22,7 @@ ANY = "google.protobuf.Any"
 # gRPC reads 100 messages in each other, and an answer stands in two or three more than the object.
 DEEPEST = 90
 LONGEST_NAME = 100
+NOTHING = "is null: write {} or leave it out"
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class Filler:
 
     def fill(self, message: Message, value: Any, path: str) -> None:
         """Set the fields of `message` from a mapping."""
-        if self._reader.absent(value):
-            return
         name = message.DESCRIPTOR.full_name
+        if self._reader.absent(value) and name != well_known.VALUE:
+            return
         if self._depth >= DEEPEST:
             self.fault(value, path, f"is nested deeper than {DEEPEST} messages", "TOO_DEEP")
         elif name in well_known.FORMS:
@@ -131,7 +132,9 @@ class Filler:
             return
         for index, item in enumerate(items):
             below = f"{path}[{index}]"
-            if field.message_type is not None:
+            if self._is_nothing(field, item):
+                self.fault(item, below, NOTHING)
+            elif field.message_type is not None:
                 self.fill(values.add(), item, below)
             else:
                 self._attempt(item, below, lambda item=item: values.append(self._reader.scalar(field, item)))  # type: ignore[misc]
@@ -147,12 +150,19 @@ class Filler:
             below = f"{path}[{key[:LONGEST_NAME]}]"
             if key in seen:
                 self.fault(where, below, "is given twice", "DUPLICATE_KEY")
+            elif self._is_nothing(field, item):
+                self.fault(where, below, NOTHING)
             elif field.message_type is not None:
                 if self._attempt(where, below, lambda key=key: values.get_or_create(key)):  # type: ignore[misc]
                     self.fill(values[key], item, below)
             else:
                 self._attempt(item, below, lambda key=key, item=item: self._put(values, field, key, item))  # type: ignore[misc]
             seen.add(key)
+
+    def _is_nothing(self, field: FieldDescriptor, item: Any) -> bool:
+        """Whether a message in a list or a map is null."""
+        of = field.message_type
+        return of is not None and of.full_name != well_known.VALUE and self._reader.absent(item)
 
     def _put(self, values: Any, field: FieldDescriptor, key: str, item: Any) -> None:
         values[key] = self._reader.scalar(field, item)

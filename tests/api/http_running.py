@@ -9,9 +9,13 @@ from typing import Any
 
 import httpx
 
-from api.calls import Access
+from api.auth.base import Anyone, Bearer
+from api.auth.entrance import Entrance
+from api.auth.static import OwnToken
+from api.calls import Access, Everybody
 from api.events import Limits
 from api.http import app
+from api.http.exchange import Receive, Scope, Send
 from api.http.gateway import Gateway
 from api.http.port import http_server
 from api.operations import Operations
@@ -24,19 +28,33 @@ ROOT = "/apis/michelangelo.api/v2"
 class HttpServed(Served):
     """A gRPC and an HTTP server over one store."""
 
-    def __init__(self, path: Path, limits: Limits | None = None, access: Access | None = None) -> None:
+    def __init__(
+        self, path: Path, limits: Limits | None = None, access: Access | None = None, token: str = ""
+    ) -> None:
+        """Start both.  `token`: what everybody must show, empty for nothing."""
         super().__init__(path, limits, access)
-        self._port = http_server(self._application(access), 0)
+        self.asked = 0
+        self._port = http_server(self._application(access or Everybody(), token), 0)
         self.port = self.run(_entered(self._port))
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=20)
+        if token:
+            self.http.headers["authorization"] = f"Bearer {token}"
 
-    def _application(self, access: Access | None) -> app.Application:
+    def _application(self, access: Access, token: str) -> app.Application:
         async def ready() -> bool:
             return True
 
         platform = Platform(self.resources, self.hub, access)
-        return app.build(ready, (), Gateway(Operations(self.resources, access), platform))
+        authenticator = Bearer([OwnToken(token, "owner")]) if token else Anyone()
+        entrance = Entrance(authenticator, access, self.resources.record)
+        served = app.build(ready, (), Gateway(Operations(self.resources, access), platform, entrance))
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            self.asked += 1
+            await served(scope, receive, send)
+
+        return counted
 
     def close(self) -> None:
         """Stop both servers."""

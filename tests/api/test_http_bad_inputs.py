@@ -219,6 +219,8 @@ def test_a_type_with_its_characters_is_read(server: HttpServed, given: str) -> N
         ("PATCH", PIPELINES, "DELETE, GET, HEAD, POST"),
         ("OPTIONS", PIPELINES, "DELETE, GET, HEAD, POST"),
         ("TRACE", PIPELINES, "DELETE, GET, HEAD, POST"),
+        ("POST", f"{ROOT}/pipelines", "GET, HEAD"),
+        ("DELETE", f"{ROOT}/projects", "GET, HEAD, POST"),
         ("POST", "/apis", "GET, HEAD"),
         ("DELETE", "/openapi.json", "GET, HEAD"),
         ("POST", "/api/v1/namespaces", "GET, HEAD"),
@@ -301,7 +303,7 @@ def test_a_parameter_that_is_wrong_is_refused(server: HttpServed, query: str, re
 def test_a_selector_with_a_typing_error_deletes_nothing(server: HttpServed) -> None:
     assert server.told("DELETE", f"{PIPELINES}?labelSelctor=team%3Dx")[:2] == (400, "BAD_PARAMETER")
     assert server.told("DELETE", PIPELINES, {"propagationPolicyy": "Orphan"})[:2] == (400, "UNKNOWN_FIELD")
-    assert server.told("DELETE", f"{ROOT}/pipelines")[:2] == (400, "MISSING_FIELD")
+    assert server.told("DELETE", f"{ROOT}/pipelines")[:2] == (405, "METHOD_NOT_ALLOWED")
     assert server.done("GET", f"{PIPELINES}/train")["metadata"]["name"] == "train"
 
 

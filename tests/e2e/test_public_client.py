@@ -1,4 +1,7 @@
-"""Michelangelo's own command line, from its public distribution and in its own environment, works against this API."""
+"""Michelangelo's own command line, from its public distribution and in its own environment, works against this API.
+
+It sends the token that its configuration file holds; without one it is not let in.
+"""
 
 import os
 import re
@@ -33,22 +36,31 @@ def client(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Call:
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
     subprocess.run([uv, "pip", "install", "--quiet", "--python", python, CLIENT], check=True)
-    environ = {**os.environ, "MACTL_ADDRESS": flights.config.api_address}
+    settings = folder / "home" / ".ma" / "config.toml"
+    settings.parent.mkdir(parents=True)
+    told = flights.ma("token", "print", "--public-client")
+    assert told.code == 0, told.err
+    settings.write_text(told.out)
 
-    def call(*arguments: str) -> str:
+    def call(*arguments: str, home: str = "home", code: int = 0) -> str:
         ended = subprocess.run(
             [folder / "env" / "bin" / "ma", *arguments],
             cwd=folder,
-            env=environ,
+            env={**os.environ, "MACTL_ADDRESS": flights.config.api_address, "HOME": str(folder / home)},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
+        assert (ended.returncode == 0) == (code == 0), f"{arguments}: {ended.stdout}{ended.stderr}"
         return ended.stdout + ended.stderr
 
     return call
+
+
+def test_without_its_token_it_is_not_let_in(client: Call) -> None:
+    told = client("project", "get", "-n", PROJECT, "--name", PROJECT, home="elsewhere", code=1)
+    assert "no token was sent" in told
 
 
 def test_it_applies_a_project_twice_and_gets_it(client: Call, flights: Flights, tmp_path: Path) -> None:

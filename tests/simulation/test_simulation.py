@@ -18,7 +18,7 @@ from api.store import sql
 from tests.simulation.simulation import Outcome, simulate
 
 SEEDS = Path(__file__).with_name("seeds.txt")
-EACH_TIME = 100
+EACH_TIME = 80
 LONG = 2_000
 FOUND_WITHIN = 60
 

@@ -47,6 +47,9 @@ def known_column(kind: Kind, field: str, path: str) -> str:
     if found is None:
         known = ", ".join([*BASE_FIELDS, *(index.key for index in kind.indexes)])
         raise bad_filter(path, f"{field[:64]!r} is not indexed for {kind.name}: use {known}")
+    index = kind.index(field)
+    if index is not None and index.path in kind.sensitive:
+        raise bad_filter(path, f"{field[:64]!r} of {kind.name} is sensitive: nothing is found or sorted by it")
     return found
 
 

@@ -36,6 +36,7 @@ from api.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     FieldViolation,
+    InvalidArgument,
     NotFound,
     PermissionDenied,
     Unauthenticated,
@@ -151,7 +152,8 @@ class Operations:
         except ApiError as error:
             answered = await self._answered_since(named, kind, error)
             if answered is not None:
-                return answer_of(kind, operation.verb, answered)
+                shows = not kind.sensitive or await self.unmasked(call, kind.name, key.namespace)
+                return answer_of(kind, operation.verb, answered if shows else masked(kind, answered))
             await self._record(call, operation.verb, key, error, also=resources.outcome.effects)
             raise
         except Exception:
@@ -181,8 +183,11 @@ class Operations:
         kind, verb = operation.kind, operation.verb
         key = key_asked(kind, request)
         check_call(call, mutating=verb in MUTATING)
-        # Fields are named as in the object, not as in the request around it.
-        refuse([replace(v, field=v.field.removeprefix(f"{kind.singular}.")) for v in faults(request)])
+        try:
+            # Fields are named as in the object, not as in the request around it.
+            refuse([replace(v, field=v.field.removeprefix(f"{kind.singular}.")) for v in faults(request)])
+        except InvalidArgument as error:
+            raise masked_error(kind, error) from None
         try:
             await self._access.require(call, verb, kind.name, key.namespace, key.name)
         except DENIED as error:
@@ -202,14 +207,15 @@ class Operations:
             answer = await self._handlers[verb](kind, request, resources)
         except ApiError as error:
             raise masked_error(kind, error) from error.__cause__
-        if verb not in MUTATING:
-            found = getattr(answer, answer.DESCRIPTOR.fields[0].name)
-            event = Event(f"after_{verb.lower()}", call, kind.name, key.namespace, key.name, new=found)
-            resources.hooks.after_read(event)
-            if shows and kind.sensitive:
-                await self._record(call, verb, key, reason="UNMASKED")
         if not shows:
             mask_answer(kind, verb, answer)
+        if verb not in MUTATING:
+            if shows and kind.sensitive:
+                await self._record(call, verb, key, reason="UNMASKED")
+            found = getattr(answer, answer.DESCRIPTOR.fields[0].name)
+            resources.hooks.after_read(
+                Event(f"after_{verb.lower()}", call, kind.name, key.namespace, key.name, new=found)
+            )
         return answer
 
     async def unmasked(self, call: Call, kind: str, namespace: str) -> bool:

@@ -205,7 +205,7 @@ class Filler:
         except UnicodeError:
             self.fault(value, path, "is no text: it holds half of a surrogate pair", "BAD_TEXT")
         except WrongValueError as error:
-            self.fault(value, path, str(error), error.reason)
+            self.fault(value, path + error.below, str(error), error.reason)
         except (ValueError, TypeError, OverflowError) as error:
             self.fault(value, path, str(error))
         else:

@@ -57,7 +57,23 @@ def _form(name: str) -> Convert | None:
         return _managed
     if name == ANY:
         return _any
-    return json_format.MessageToDict if name in well_known.FORMS else None
+    if name == well_known.DURATION:
+        return well_known.duration_text
+    if name in well_known.WRAPPERS:
+        return _wrapped
+    return _mask if name in well_known.FORMS else None
+
+
+def _wrapped(message: Any) -> Any:
+    _, convert = _plan(message.DESCRIPTOR.fields_by_name["value"])
+    return message.value if convert is None else convert(message.value)
+
+
+def _mask(message: Any) -> str:
+    try:
+        return str(json_format.MessageToDict(message))
+    except ValueError:
+        return ",".join(message.paths)
 
 
 def _plan(field: FieldDescriptor) -> tuple[str, Convert | None]:
@@ -102,7 +118,14 @@ def _scalar(field: FieldDescriptor, *, kubernetes: bool) -> Convert | None:
         return _double
     if field.type == FieldDescriptor.TYPE_FLOAT:
         return _float
-    return str if field.cpp_type in WIDE and not kubernetes else None
+    if field.cpp_type not in WIDE:
+        return None
+    return _exact if kubernetes else str
+
+
+def _exact(number: int) -> int | str:
+    """Return a number as Kubernetes writes it, as a text where JSON's readers would take it for another."""
+    return number if abs(number) <= well_known.SAFE else str(number)
 
 
 def _whole_seconds(moment: Any) -> str:

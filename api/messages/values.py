@@ -13,11 +13,15 @@ FLOATS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
 
 
 class WrongValueError(Exception):
-    """A value that its field cannot hold.  `reason`: stable UPPER_SNAKE where the fault has a name of its own."""
+    """A value that its field cannot hold.  `reason`: stable UPPER_SNAKE where the fault has a name of its own.
+
+    below: where in free JSON the value stands, such as `.a[1]`.
+    """
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.below = ""
 
 
 def wanted(field: FieldDescriptor) -> str:

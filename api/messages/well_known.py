@@ -24,6 +24,7 @@ WRAPPERS = frozenset(
 FORMS = FREE | WRAPPERS | {TIMESTAMP, TIME, DURATION, FIELDS, "google.protobuf.FieldMask"}
 # A mapping is a Struct, its entry and a Value; a list is a ListValue and a Value.
 MAPPING_DEPTH, LIST_DEPTH = 3, 2
+LONGEST_NAME = 100
 # Whole numbers up to here are the same in JSON and in a double.
 SAFE = 2**53
 
@@ -55,12 +56,12 @@ def _free(message: Any, value: object, room: int) -> None:
         if not isinstance(value, dict):
             raise WrongValueError("wants fields")
         for key, item in value.items():
-            _free(message.fields[key], item, room - MAPPING_DEPTH)
+            _inside(f".{key[:LONGEST_NAME]}", message.fields[key], item, room - MAPPING_DEPTH)
     elif name == "ListValue":
         if not isinstance(value, list):
             raise WrongValueError("wants a list")
-        for item in value:
-            _free(message.values.add(), item, room - LIST_DEPTH)
+        for position, item in enumerate(value):
+            _inside(f"[{position}]", message.values.add(), item, room - LIST_DEPTH)
     elif isinstance(value, dict):
         message.struct_value.SetInParent()
         _free(message.struct_value, value, room)
@@ -79,7 +80,19 @@ def _free(message: Any, value: object, room: int) -> None:
         raise WrongValueError("is no JSON")
 
 
+def _inside(where: str, message: Any, value: object, room: int) -> None:
+    try:
+        _free(message, value, room)
+    except WrongValueError as error:
+        # Of what is too deep its beginning is the better place.
+        if error.reason != "TOO_DEEP":
+            error.below = where + error.below
+        raise
+
+
 def _finite(value: float) -> float:
+    if isinstance(value, int) and abs(value) > SAFE:
+        raise WrongValueError("is beyond 2^53, where numbers are not exact: write it in quotes", "UNSAFE_INTEGER")
     number = float(value)
     if not math.isfinite(number):
         raise WrongValueError("must be a finite number", "NOT_FINITE")
@@ -115,6 +128,15 @@ def time_text(message: Any) -> str:
     if 0 < message.nanos < 1_000_000_000:
         text += f".{message.nanos:09d}".rstrip("0")
     return text + "Z"
+
+
+def duration_text(message: Any) -> str:
+    """Return a duration in seconds, with as many digits as it has."""
+    sign = "-" if message.seconds < 0 or message.nanos < 0 else ""
+    text = f"{sign}{abs(message.seconds)}"
+    if 0 < abs(message.nanos) < 1_000_000_000:
+        text += f".{abs(message.nanos):09d}".rstrip("0")
+    return text + "s"
 
 
 def free(message: Any) -> Any:

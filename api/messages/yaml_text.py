@@ -83,8 +83,9 @@ def scalar(node: Any) -> str | int | float | bool | None:
         return None
     if TRUE.fullmatch(text) or FALSE.fullmatch(text):
         return text.lower() == "true"
-    if len(text) <= LONGEST_INTEGER and INTEGER.fullmatch(text):
-        return int(text)
+    if INTEGER.fullmatch(text):
+        # Beyond what is exact it only matters that it is.
+        return int(text[:LONGEST_INTEGER])
     if FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 GENESIS = bytes(32)
@@ -54,7 +54,7 @@ class Record:
 
 def canonical(entry: Entry) -> bytes:
     """Return the bytes of an entry: JSON, sorted keys, no spaces, UTF-8."""
-    return json.dumps(asdict(entry), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(vars(entry), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def read(body: bytes) -> Entry:

@@ -44,9 +44,10 @@ class Faulty(httpx.AsyncBaseTransport):
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
         self.point = "none"
+        self.method = "POST"
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.method != "POST" or self.point == "none":
+        if request.method != self.method or self.point == "none":
             return await self._inner.handle_async_request(request)
         if self.point == "before_post":
             raise Killed
@@ -156,6 +157,22 @@ async def test_two_leaders_at_once_begin_one_dag_run(place: Place) -> None:
         place.airflow.runs.clear()
         await place.resources.delete("PipelineRun", "flights", "one")
         await place.look()
+        await place.submit()
+
+
+async def test_the_end_of_a_run_that_is_deleted_comes_before_its_own(place: Place) -> None:
+    for _ in range(20):
+        await place.look()
+        (dag_run,) = place.airflow.runs.values()
+        await place.resources.delete("PipelineRun", "flights", "one")
+        place.faulty.method = "PATCH"
+        await place.look("before_post")
+        place.faulty.method = "POST"
+        assert await place.resources.find(KEY) is not None, "the process died before the DAG run was stopped"
+        await place.look()
+        assert dag_run.state == "failed"
+        assert await place.resources.find(KEY) is None
+        place.airflow.runs.clear()
         await place.submit()
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from api.errors import Expired
 from api.events import Limits
 from api.listing import parse_selector
 from api.selection import Selection
@@ -94,16 +95,19 @@ def faults_of(watchers: list[Watcher], log: list[Logged], until: int) -> list[st
 async def test_every_watcher_sees_what_the_log_says(busy_place: Place, events: int) -> None:
     began, log, final = time.monotonic(), dict[int, Logged](), list[int]()
     store = await open_store(busy_place.url, window=WINDOW, window_s=0.0)
+    # Each writer has a store of its own, as a server of its own would.
+    written = [await open_store(busy_place.url, window=WINDOW, window_s=0.0) for _ in range(WRITERS)]
     watchers = crowd()
     try:
         async with Hub(store, LIMITS) as hub:
             source = HubSource(store, hub)
             watching = [asyncio.create_task(one.run(source, lambda: final[0] if final else None)) for one in watchers]
-            await asyncio.gather(*(write(store, number, events // WRITERS, log) for number in range(WRITERS)))
+            await asyncio.gather(*(write(one, n, events // WRITERS, log) for n, one in enumerate(written)))
             final.append(await store.revision())
             await asyncio.gather(*watching)
     finally:
-        await store.close()
+        for one in (*written, store):
+            await one.close()
     assert sorted(log) == list(range(1, final[0] + 1)), "every revision is one change that a writer made"
     faults = faults_of(watchers, [log[revision] for revision in sorted(log)], final[0])
     seen = sum(len(session.events) for one in watchers for session in one.sessions)
@@ -120,3 +124,44 @@ async def test_every_watcher_sees_what_the_log_says(busy_place: Place, events: i
     assert faults[:10] == []
     assert sum(one.bookmarks for one in watchers) > len(watchers)
     assert sum(len(one.sessions) for one in watchers) > 2 * len(watchers)
+
+
+async def test_every_position_is_kept_whole_or_refused(place: Place) -> None:
+    store = await open_store(place.url, window=50, window_s=0.0)
+    try:
+        for number in range(1_100):
+            stored = None if number < NAMES else await store.get(Key(KIND, PROJECT, f"n{number % NAMES}"))
+            item = family(f"n{number % NAMES}", str(number))
+            await (store.update(Write(item, stored.metadata.resourceVersion)) if stored else store.create(Write(item)))
+        newest, refused = await store.revision(), 0
+        # What is forgotten is forgotten beside the writes.
+        deadline = time.monotonic() + 10
+        while refused == 0 and time.monotonic() < deadline:
+            refused = await first_kept(store)
+        assert 0 < refused < newest
+        for since in range(max(0, refused - 5), newest):
+            changes = store.watch([KIND], since)
+            if since < refused:
+                with pytest.raises(Expired):
+                    await anext(changes)
+            else:
+                assert (await anext(changes)).revision == since + 1, "no change is left out"
+                await changes.aclose()  # type: ignore[attr-defined]
+    finally:
+        await store.close()
+
+
+async def first_kept(store: Store) -> int:
+    """Return the first position after which changes are sent."""
+    low, high = 0, await store.revision() - 1
+    while low < high:
+        middle = (low + high) // 2
+        changes = store.watch([KIND], middle)
+        try:
+            await anext(changes)
+            high = middle
+        except Expired:
+            low = middle + 1
+        finally:
+            await changes.aclose()  # type: ignore[attr-defined]
+    return low

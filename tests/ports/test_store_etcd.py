@@ -190,6 +190,15 @@ async def test_writes_that_wait_together_are_one_transaction_and_each_has_its_ow
     assert len(revisions) < 15
 
 
+async def test_of_writes_that_wait_together_each_sees_those_before_it(store: EtcdStore) -> None:
+    for number in range(20):
+        owner = await store.create(Write(family(f"owner-{number}")))
+        key = Key(KIND, PROJECT, f"owner-{number}")
+        child = Write(family(f"child-{number}", owner), must_exist=(key,))
+        await asyncio.gather(store.create(child), store.delete(key, Preconditions()))
+    assert not (await store.list(KIND, Query())).items
+
+
 async def test_a_write_that_etcd_refuses_takes_no_other_with_it(etcd_url: str) -> None:
     with etcd_server(largest_request_bytes=1_000_000) as small:
         store = await open_etcd(small.url())

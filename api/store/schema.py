@@ -32,7 +32,7 @@ TABLES = (
   PRIMARY KEY (uid, object)) {by_key}""",
     "CREATE INDEX owner_object ON owner (object)",
     """CREATE TABLE change (
-  revision BIGINT PRIMARY KEY, kind {text} NOT NULL, namespace {text} NOT NULL, name {text} NOT NULL,
+  revision {integer} PRIMARY KEY, kind {text} NOT NULL, namespace {text} NOT NULL, name {text} NOT NULL,
   type {text} NOT NULL, body {bytes} NOT NULL, time {seconds} NOT NULL, previous {bytes})""",
     "CREATE INDEX change_kind ON change (kind, revision)",
     """CREATE TABLE lease (
@@ -43,7 +43,7 @@ TABLES = (
   PRIMARY KEY (scope, id)) {by_key}""",
     "CREATE INDEX request_time ON request (time)",
     "CREATE TABLE indexed (kind {text} PRIMARY KEY, digest {text} NOT NULL)",
-    "CREATE TABLE audit (number BIGINT PRIMARY KEY, body {bytes} NOT NULL, head {bytes} NOT NULL)",
+    "CREATE TABLE audit (number {integer} PRIMARY KEY, body {bytes} NOT NULL, head {bytes} NOT NULL)",
 )
 TEXT_LENGTH = 256
 

@@ -39,7 +39,7 @@ STATEMENTS = (
   scope TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL, answer BLOB NOT NULL, time REAL NOT NULL,
   PRIMARY KEY (scope, id)) WITHOUT ROWID""",
     "CREATE INDEX request_time ON request (time)",
-    "CREATE TABLE IF NOT EXISTS audit (number BIGINT PRIMARY KEY, body BLOB NOT NULL, head BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, body BLOB NOT NULL, head BLOB NOT NULL)",
     "CREATE TABLE indexed (kind TEXT PRIMARY KEY, digest TEXT NOT NULL)",
 )
 

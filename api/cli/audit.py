@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -15,6 +16,7 @@ from api.cli import audit_verifier, output
 from api.cli.context import configuration, say
 from api.cli.exits import OK, REFUSED, USAGE, Failure
 
+BATCH = 1000
 FORMS = ("table", "json", "jsonl")
 COLUMNS = ("TIME", "SUBJECT", "VERB", "OBJECT", "OUTCOME", "REASON", "VERSIONS", "REQUEST")
 
@@ -92,4 +94,23 @@ def _readable() -> Iterator[None]:
 
 
 def _rows(file: Path | None) -> Iterable[Row]:
-    return audit_verifier.records(file if file is not None else configuration().store_path)
+    if file is not None:
+        return audit_verifier.records(file)
+    config = configuration()
+    if config.store_address.startswith("sqlite:"):
+        return audit_verifier.records(Path(config.store_address.removeprefix("sqlite:///")))
+    return asyncio.run(_fetched(config.store_address))
+
+
+async def _fetched(address: str) -> list[Row]:
+    """Return every record of a store that is no file."""
+    from api.store.open import open_store
+
+    store = await open_store(address)
+    found: list[Row] = []
+    try:
+        while records := await store.audit(len(found), BATCH):
+            found += [(record.number, record.body, record.head) for record in records]
+    finally:
+        await store.close()
+    return found

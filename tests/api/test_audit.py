@@ -24,6 +24,8 @@ from api.cli import audit_verifier
 from api.cli.main import main
 from api.kinds import kinds
 from api.operations import Operation
+from api.resources import Resources
+from api.store.open import open_store
 from tests.api.calling import PROJECT, Calling, Only, by, changed, family
 
 CALLS = 1_500
@@ -330,3 +332,22 @@ def test_the_verifier_is_short_and_needs_nothing() -> None:
     assert len(text.splitlines()) <= 100
     assert "import api" not in text
     assert "from api" not in text
+
+
+def test_the_log_of_a_postgresql_store_is_verified_by_the_same_command(
+    postgres_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill() -> None:
+        store = await open_store(postgres_url)
+        resources = Resources(store)
+        for name in ("a", "b"):
+            await resources.of(by("alice")).create(kinds()["Project"].new(name, name))
+        await Anchor(store, tmp_path / "heads").write()
+        await store.close()
+
+    asyncio.run(fill())
+    monkeypatch.setenv("MA_STORE_URL", postgres_url)
+    assert main(["audit", "verify", "--head", str(tmp_path / "heads")]) == 0
+    assert "2 records hold" in capsys.readouterr().out
+    assert main(["audit", "list", "--name", "b"]) == 0
+    assert "Project/b/b" in capsys.readouterr().out

@@ -44,7 +44,8 @@ from api.services.resources import ResourceService
 from api.store.open import open_store
 from api.watch import Hub
 
-LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
+# What is larger than a request may be is still read, and refused with its reason; beyond this gRPC refuses it unread.
+LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 # A token with many groups is larger than gRPC's 8 KiB.
 LARGEST_METADATA_BYTES = 64 * 1024
 BAD_CONFIGURATION = 78

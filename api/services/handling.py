@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from api.auth.entrance import Entrance
 from api.calls import Call, named
-from api.errors import ApiError, InvalidArgument
+from api.errors import ApiError, InvalidArgument, ResourceExhausted
 from api.services.status import status_of
 
 # What the parser says of bytes that are no message, and what that means; the last entry is for all the rest.
@@ -28,6 +28,7 @@ UNREADABLE = {
 }
 
 LONGEST_WARNING = 256
+LARGEST_BYTES = 4 * 1024 * 1024
 
 # Returns the call with who makes it, or refuses it.
 Enter = Callable[[Call, Any], Awaitable[Call]]
@@ -89,7 +90,10 @@ def endpoint(path: str, request_class: Any, work: Work, enter: Enter, unread: Un
 
 
 def parse(request_class: Any, raw: bytes) -> Any:
-    """Return the message of some bytes.  Raises InvalidArgument."""
+    """Return the message of some bytes.  Raises InvalidArgument, ResourceExhausted (TOO_LARGE)."""
+    if len(raw) > LARGEST_BYTES:
+        told = f"the request has {len(raw)} bytes, at most {LARGEST_BYTES} are read"
+        raise ResourceExhausted(f"{told}: store large values elsewhere and give their URI", reason="TOO_LARGE")
     try:
         return request_class.FromString(raw)
     except DecodeError as error:

@@ -112,7 +112,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path) -> No
     path = tmp_path / "file.yaml"
     path.write_bytes(PROJECT.encode() + b"  description: \xff\n")
     (document,) = documents.load([str(path)])
-    assert document.faults == (f"{path}:6: byte 0xff is not UTF-8",)
+    assert document.faults == (f"{path}:6: byte 0xff is not UTF-8 (BAD_TEXT)",)
 
 
 def test_a_control_character_is_refused(tmp_path: Path) -> None:
@@ -122,18 +122,18 @@ def test_a_control_character_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_given_twice_is_refused_wherever_it_is(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, PROJECT + "  tier: 3\n")
-    assert fault == "file.yaml:6: key 'tier' is given twice"
+    assert fault == "file.yaml:6: key 'tier' is given twice (DUPLICATE_KEY)"
 
 
 def test_a_field_in_both_spellings_is_refused(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, PROJECT + "  rootDir: a\n  root_dir: b\n")
-    assert fault == "file.yaml:7: spec.root_dir: is given twice"
+    assert fault == "file.yaml:7: spec.root_dir: is given twice (DUPLICATE_KEY)"
 
 
 def test_every_unknown_field_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert faults(tmp_path, PROJECT + "  descripton: x\n  zzz: 1\n") == [
-        "file.yaml:6: spec.descripton: unknown field: did you mean description?",
-        "file.yaml:7: spec.zzz: unknown field",
+        "file.yaml:6: spec.descripton: unknown field: did you mean description? (UNKNOWN_FIELD)",
+        "file.yaml:7: spec.zzz: unknown field (UNKNOWN_FIELD)",
     ]
 
 

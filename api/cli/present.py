@@ -19,6 +19,8 @@ def plain(resource: Any) -> dict[str, Any]:
     """Return a resource as the YAML that `ma apply` reads: apiVersion, kind, metadata, spec, status."""
     found = messages.plain(resource)
     found.pop("typeMeta", None)
+    # Who manages which field is for programs.
+    found.get("metadata", {}).pop("managedFields", None)
     kind = kind_of(resource)
     return {"apiVersion": kind.group_version, "kind": kind.name, **found}
 

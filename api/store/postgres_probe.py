@@ -30,21 +30,23 @@ def check(connection: Connection) -> None:
     """Raise FailedPrecondition when the server is not fit for a store."""
     found = connection.execute(SETTINGS).fetchone()
     assert found is not None, "a SELECT without FROM has one row"
-    number, version, replica, synchronous, fsync, full_pages, encoding, read_only = found
-    if int(str(number)) < OLDEST:
+    # Texts of a database without an encoding come as bytes.
+    told = [value.decode() if isinstance(value, bytes) else str(value) for value in found]
+    number, version, replica, synchronous, fsync, full_pages, encoding, read_only = told
+    if int(number) < OLDEST:
         raise _refusal("STORE_SERVER_TOO_OLD", f"server_version is {version}: PostgreSQL 15 or newer is needed")
-    if replica:
-        told = "pg_is_in_recovery() is true: this is a read replica, name the primary (target_session_attrs=read-write)"
-        raise _refusal("STORE_IS_REPLICA", told)
+    if replica != "False":
+        why = "pg_is_in_recovery() is true: this is a read replica, name the primary (target_session_attrs=read-write)"
+        raise _refusal("STORE_IS_REPLICA", why)
     if read_only != "off":
         raise _refusal("STORE_READ_ONLY", f"default_transaction_read_only is {read_only}: the store must be writable")
     for name, value in (("synchronous_commit", synchronous), ("fsync", fsync), ("full_page_writes", full_pages)):
         if value == "off":
-            told = f"{name} is off, so that a crash takes answered writes away: set it to on"
-            raise _refusal("STORE_NOT_DURABLE", told)
+            why = f"{name} is off, so that a crash takes answered writes away: set it to on"
+            raise _refusal("STORE_NOT_DURABLE", why)
     if encoding != "UTF8":
-        told = f"server_encoding is {encoding}: create the database with ENCODING 'UTF8' TEMPLATE template0"
-        raise _refusal("STORE_ENCODING", told)
+        why = f"server_encoding is {encoding}: create the database with ENCODING 'UTF8' TEMPLATE template0"
+        raise _refusal("STORE_ENCODING", why)
 
 
 def check_session(connect: Callable[[], Connection]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TypeVar
 
 from api.audit import Entry, Record
-from api.errors import Expired
+from api.errors import Expired, Unavailable
 from api.kinds import Resource
 from api.store import effects, pages, records, sql
 from api.store.base import (
@@ -32,6 +33,7 @@ T = TypeVar("T")
 Read = Callable[[Database], T]
 
 WATCH_BATCH = 500
+AWAY_S = 0.2
 WINDOW = 100_000
 WINDOW_S = 600.0
 REQUESTS_KEPT_S = 48 * 3600.0
@@ -123,7 +125,12 @@ class SqlStore(abc.ABC):
         wanted = frozenset(kinds)
         while True:
             rung = self._bell.count
-            oldest, rows = await self._read(functools.partial(sql.changes, since=since, limit=WATCH_BATCH))
+            try:
+                oldest, rows = await self._read(functools.partial(sql.changes, since=since, limit=WATCH_BATCH))
+            except Unavailable:
+                # Nothing is missed meanwhile: it goes on after the last change that was told.
+                await asyncio.sleep(AWAY_S)
+                continue
             if since < oldest:
                 raise Expired(f"changes up to revision {oldest} are no longer kept: list again and watch from there")
             for revision, kind, namespace, name, change, body, before in rows:

@@ -65,7 +65,7 @@ class Gateway:
         """Answer one request."""
         started = time.monotonic()
         target = Target()
-        call = Call(source="http")
+        call: Call | None = None
         method = str(scope["method"])
         try:
             headers = guard.checked(scope["headers"], self._hosts)
@@ -79,8 +79,10 @@ class Gateway:
         except Gone:
             return
         except ApiError as error:
+            call = call or Call(source="http")
             done = status.refusal(error, call.request_id, target.kind, target.name)
         except Exception:
+            call = call or Call(source="http")
             log.exception("%s failed, request %s", method, call.request_id)
             hidden = ApiError("internal error: quote the request id when you report it")
             done = status.refusal(hidden, call.request_id, target.kind, target.name)

@@ -60,7 +60,7 @@ class ProjectController:
             return await self._remove(key, project)
         project = await resources.set_finalizer(project, FINALIZER, present=True)
         if not project.status.state:
-            await self._report(project, wire.PROJECT_STATE_PROVISIONING)
+            project = await self._report(project, wire.PROJECT_STATE_PROVISIONING)
         try:
             await self._platform.project_root(key.name)
             self._platform.manifests.write_project(key.name)
@@ -71,16 +71,17 @@ class ProjectController:
             log.warning("the files of %s cannot be written: %s", key, error)
             await self._report(project, wire.PROJECT_STATE_ERROR, f"its files cannot be written: {error.strerror}")
             return ERROR_LOOK_S
-        await self._report(project, wire.PROJECT_STATE_READY)
+        project = await self._report(project, wire.PROJECT_STATE_READY)
         return await self._retention.look(project)
 
-    async def _report(self, project: Any, state: Any, message: str = "") -> None:
+    async def _report(self, project: Any, state: Any, message: str = "") -> Any:
+        """Write the status if it changed; returns the project as it is stored."""
         status, phase = project.status, await self._phase(project)
         if (status.state, status.phase, status.error_message) == (state, phase, message):
-            return
+            return project
         status.state, status.phase, status.error_message = state, phase, message
         status.last_update_time.FromDatetime(self._platform.now())
-        await self._platform.resources.update_status(project)
+        return await self._platform.resources.update_status(project)
 
     async def _phase(self, project: Any) -> Any:
         if project.metadata.HasField("deletionTimestamp"):

@@ -2,7 +2,7 @@
 
     python leader.py <home> <port of Airflow> <lease in seconds>
 
-Each line is `leads <epoch> <monotonic seconds>`; the clock is that of the machine, the same for all its processes.
+`ready` once it could lead, `leads <epoch> <monotonic seconds>` when it does: by the machine's clock, which all share.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ async def lead(home: Path, airflow_port: int, ttl_s: float) -> None:
         return Term(controllers_of(platform, runs), (Adopter(platform, runs).resync,))
 
     manager = Manager(Resources(store, ADMITTERS), begin, ttl_s=ttl_s)
+    print("ready", flush=True)
     await manager.run()
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ LEASE_S = 1.0
 # The lease, the retry of a third of it, and what two busy cores may take.
 PROMISED_S = 4 / 3 * LEASE_S + 1.5
 PATIENCE_S = 30.0
+# Longer than SQLite waits for its lock, so that a leader in waiting says why it does not lead.
+LONGEST_FREEZE_S = 8.0
 LONG = 200
 
 
@@ -60,6 +62,7 @@ class Leader:
 
     def __init__(self, home: Path, port: int, heard: queue.Queue[tuple[Leader, int, float]]) -> None:
         self.said: list[str] = []
+        self.ready = threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("leader.py")), str(home), str(port), str(LEASE_S)],
             cwd=ROOT,
@@ -75,6 +78,8 @@ class Leader:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
+            if line == "ready\n":
+                self.ready.set()
             if line.startswith("leads "):
                 _, epoch, at = line.split()
                 heard.put((self, int(epoch), float(at)))
@@ -112,7 +117,9 @@ class Platform:
         self.heard: queue.Queue[tuple[Leader, int, float]] = queue.Queue()
         self.leaders = [Leader(home, self.port, self.heard) for _ in range(2)]
         self.leader, self.epoch, _ = self.heard.get(timeout=PATIENCE_S)
+        assert all(leader.ready.wait(PATIENCE_S) for leader in self.leaders)
         self.names: list[str] = []
+        self.held = 0
 
     async def _opened(self) -> SqliteStore:
         return SqliteStore(self.config.store_path)
@@ -136,7 +143,7 @@ class Platform:
     def until(self, kind: str, name: str, holds: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_S
         while not holds(found := self.do(self.users.get(kind, "p", name))):
-            assert time.monotonic() < deadline, f"still {found}\n{''.join(''.join(one.said) for one in self.leaders)}"
+            assert time.monotonic() < deadline, f"still {found}\n{self._said()}"
             time.sleep(0.05)
         return found
 
@@ -148,22 +155,42 @@ class Platform:
             self.names.append(new.metadata.name)
 
     def depose(self, *, kills: bool) -> float:
-        """Kill or freeze the leader; returns the seconds until another led."""
+        """Kill or freeze the leader; returns the seconds until another led.
+
+        One that froze while it held SQLite's one write lock keeps all others from leading: it is counted, and thawed.
+        """
         before = self.leader
         at = before.signal(signal.SIGKILL if kills else signal.SIGSTOP)
-        while True:
-            self.leader, epoch, led = self.heard.get(timeout=PATIENCE_S)
-            assert epoch > self.epoch, "an epoch is the next leader's alone"
-            self.epoch = epoch
-            if self.leader is not before:
-                break
+        try:
+            led = self._next(lambda leader: leader is not before, LONGEST_FREEZE_S)
+        except queue.Empty:
+            assert not kills, f"nobody leads\n{self._said()}"
+            assert "another process holds the resource store" in self._said(), self._said()
+            self.held += 1
+            before.signal(signal.SIGCONT)
+            self._next(lambda leader: True, PATIENCE_S)
+            return 0.0
         if kills:
             before.end()
-            self.leaders[self.leaders.index(before)] = Leader(self.config.home, self.port, self.heard)
+            another = Leader(self.config.home, self.port, self.heard)
+            self.leaders[self.leaders.index(before)] = another
+            assert another.ready.wait(PATIENCE_S), self._said()
         else:
             time.sleep(random.uniform(0, LEASE_S / 2))
             before.signal(signal.SIGCONT)
         return led - at
+
+    def _next(self, wanted: Callable[[Leader], bool], timeout_s: float) -> float:
+        """Wait for the next leader; returns when it began."""
+        while True:
+            leader, epoch, led = self.heard.get(timeout=timeout_s)
+            assert epoch > self.epoch or leader is self.leader, "an epoch is the next leader's alone"
+            self.leader, self.epoch = leader, epoch
+            if wanted(leader):
+                return led
+
+    def _said(self) -> str:
+        return "".join("".join(one.said) for one in self.leaders)
 
     def close(self) -> None:
         for leader in self.leaders:
@@ -199,7 +226,7 @@ def change_leaders(platform: Platform, cycles: int) -> tuple[str, float]:
     begun = sorted(run_id for _, run_id in platform.airflow.posts)
     assert len(begun) == len(set(begun)) == len(platform.names), "one DAG run an attempt"
     assert len(platform.airflow.runs) == len(platform.names)
-    told = [f"lease {LEASE_S} s, {len(platform.names)} runs, 0 doubled"]
+    told = [f"lease {LEASE_S} s, {len(platform.names)} runs, 0 doubled, {platform.held} froze with the store's lock"]
     for how, took in times.items():
         told.append(f"{how} {len(took)}: p50 {sorted(took)[len(took) // 2]:.2f} s, most {max(took):.2f} s")
     return "; ".join(told), max(max(took) for took in times.values())

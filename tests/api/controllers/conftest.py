@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from api.controllers import pipeline as pipelines
 from api.controllers.adoption import Adopter
 from api.controllers.leadership import Leadership
 from api.controllers.pipeline_run import PipelineRunController
-from api.controllers.platform import Platform
+from api.controllers.platform import Platform, utc_now
 from api.controllers.runtime import Manager, Term
 from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_pb2
@@ -45,6 +46,8 @@ class World:
         self.backend = FakeBackend()
         self.client = Airflow("http://airflow", transport=httpx.ASGITransport(app=self.airflow.app))
         self.adopter: Adopter
+        # How far the platform's time of day is ahead: what is old by it was made just now.
+        self.ahead = timedelta()
         self.manager = self.another_manager()
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -61,6 +64,7 @@ class World:
             leadership.guard(Manifests(self.config)),
             leadership.guard(self.backend),
             wake,
+            lambda: utc_now() + self.ahead,
         )
         runs = PipelineRunController(platform)
         self.adopter = Adopter(platform, runs)

@@ -108,6 +108,21 @@ class Client:
         same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
         return updated, "unchanged" if same else "configured"
 
+    def declare(self, resource: Any, manager: str, *, force: bool = False, dry_run: bool = False) -> tuple[Any, str]:
+        """Apply, at the server, the fields that `manager` wants; return the object and what happened, as `apply` does.
+
+        Raises Conflict (APPLY_CONFLICT) for fields of other managers, unless they are taken over by force.
+        """
+        from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+
+        request = wire.ApplyRequest(field_manager=manager, force=force, dry_run=dry_run)
+        request.object.Pack(resource)
+        service: Any = wire.DESCRIPTOR.services_by_name["ResourceService"]
+        answer = self._carry_out(service.methods_by_name["Apply"], request)
+        stored = type(resource)()
+        answer.object.Unpack(stored)
+        return stored, wire.ApplyResponse.Outcome.Name(answer.outcome).lower()
+
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete one object.  Raises NotFound."""
         self._call(kind, "Delete", {"name": name, "namespace": namespace})
@@ -183,14 +198,15 @@ class Client:
         return described._concrete_class(**fields)
 
     def _send(self, kind: str, verb: str, request: Any) -> Any:
+        return self._carry_out(self._kind(kind).method(verb), request)
+
+    def _carry_out(self, method: Any, request: Any) -> Any:
         import grpc
 
         if self._channel is None:
             self._channel = self._open()
-        described = self._kind(kind)
-        method: Any = described.method(verb)
         call: Any = self._channel.unary_unary(
-            f"/{described.service.full_name}/{method.name}",
+            f"/{method.containing_service.full_name}/{method.name}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=method.output_type._concrete_class.FromString,
         )

@@ -12,8 +12,11 @@ from api.cli.failures import api_lines
 from api.errors import ApiError, Unavailable
 
 
-def apply(files: Sequence[str], *, namespace: str, dry_run: bool) -> int:
-    """Apply documents in the order in which they depend on each other, with a report each.  Returns the exit code."""
+def apply(files: Sequence[str], *, namespace: str, dry_run: bool, manager: str = "", force: bool = False) -> int:
+    """Apply documents in the order in which they depend on each other, with a report each.  Returns the exit code.
+
+    manager: who declares the fields, at the server; empty: each object is replaced by its document.
+    """
     from api.cli import documents
 
     found = documents.load(files, namespace=namespace)
@@ -29,7 +32,10 @@ def apply(files: Sequence[str], *, namespace: str, dry_run: bool) -> int:
                 continue
             title = f"{document.resource.DESCRIPTOR.name} {document.resource.metadata.name}"
             try:
-                _, what = api.apply(document.resource, dry_run=dry_run)
+                if manager:
+                    _, what = api.declare(document.resource, manager, force=force, dry_run=dry_run)
+                else:
+                    _, what = api.apply(document.resource, dry_run=dry_run)
                 say(f"{title} {what}{' (dry run)' if dry_run else ''}")
             except Unavailable:
                 raise

@@ -72,6 +72,23 @@ def test_a_dry_run_stores_nothing(api: Config, ma: Ma, files: Path, project: str
     assert ma("get", "project", project).code == 1
 
 
+def test_fields_of_another_manager_are_a_conflict_unless_taken_by_force(
+    api: Config, ma: Ma, files: Path, project: str
+) -> None:
+    declare = ("apply", "-f", str(files), "--server-side", "--field-manager")
+    assert ma(*declare, "one").out.splitlines()[:2] == [f"Project {project} created", "Pipeline train created"]
+    assert ma(*declare, "two").out.splitlines()[1] == "Pipeline train configured"
+    assert ma(*declare, "two").out.splitlines()[1] == "Pipeline train unchanged"
+    text = PROJECT.format(name=project)
+    (files / "b-project.yaml").write_text(text.replace("team: no", "team: yes"))
+    refused = ma(*declare, "two")
+    assert refused.code == 1
+    assert "metadata.labels[team]" in refused.err
+    assert "'one'" in refused.err
+    assert ma(*declare, "two", "--force-conflicts").code == 0
+    assert ma("apply", "-f", str(files), "--force-conflicts").code == 2
+
+
 def test_bad_documents_are_named_and_the_good_ones_applied(api: Config, ma: Ma, files: Path, project: str) -> None:
     (files / "c-broken.yaml").write_text("kind: Project\n")
     (files / "d-refused.yaml").write_text(PIPELINE.format(name=project).replace("name: train", "name: Bad Name"))

@@ -22,11 +22,24 @@ def apply(
     ],
     namespace: Namespace = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check at the server; store nothing.")] = False,
+    server_side: Annotated[
+        bool, typer.Option("--server-side", help="Change only fields that the files declare or declared before.")
+    ] = False,
+    manager: Annotated[str, typer.Option("--field-manager", help="Server-side: who declares them.")] = "ma",
+    force: Annotated[
+        bool, typer.Option("--force-conflicts", help="Server-side: take over fields of other managers.")
+    ] = False,
 ) -> None:
     """Create or update what YAML files declare."""
     from api.cli import resources
+    from api.cli.exits import USAGE, Failure
 
-    raise typer.Exit(resources.apply(files, namespace=namespace, dry_run=dry_run))
+    if (force or manager != "ma") and not server_side:
+        raise Failure("--field-manager and --force-conflicts belong to --server-side", code=USAGE)
+    if not manager:
+        raise Failure("--field-manager needs a name", code=USAGE)
+    who = manager if server_side else ""
+    raise typer.Exit(resources.apply(files, namespace=namespace, dry_run=dry_run, manager=who, force=force))
 
 
 def get(

@@ -28,7 +28,9 @@ test: setup  ## every test; ARGS selects, for example ARGS=tests/api
 	$(BIN)/python -m pytest $(ARGS)
 
 robustness: setup  ## the long lane of the fault tests; ARGS selects
-	$(BIN)/python -m pytest -m robustness $(ARGS)
+	mkdir -p build && MA_ROBUSTNESS_RESULTS=$(abspath build/robustness.jsonl) $(BIN)/python -m pytest -m robustness $(ARGS)
+	$(BIN)/python -m tests.robustness.results build/robustness.jsonl > build/robustness.md
+	mv build/robustness.md docs/robustness.md
 
 lint: setup  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

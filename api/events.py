@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import enum
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from api.kinds import Resource, kinds
 from api.masking import masked
@@ -51,6 +52,14 @@ class Event:
         if found is None:
             found = self._forms[form] = encode(self)
         return found
+
+
+class Log(Protocol):
+    """What changes are read from: a store, or resources over one."""
+
+    async def revision(self) -> int: ...
+
+    def watch(self, names: Collection[str], since: int) -> AsyncIterator[Change]: ...
 
 
 @dataclass(frozen=True)

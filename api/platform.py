@@ -62,6 +62,7 @@ class Platform:
 
         It ends when its caller may see more or less than at its beginning, and after an hour.
         """
+        check_call(call, mutating=False)
         refuse(list(faults(request)))
         check_version(request.resource_version, "resource_version")
         wanted = known_kinds(request.kinds)

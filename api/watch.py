@@ -17,12 +17,11 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Protocol
 
 from api.errors import ApiError, Expired, FieldViolation, InvalidArgument, ResourceExhausted, Unavailable
-from api.events import Entry, Event, EventType, Limits, Ring, told
+from api.events import Entry, Event, EventType, Limits, Log, Ring, told
 from api.kinds import kinds
 from api.selection import Selection
 from api.store.base import Change
@@ -258,14 +257,6 @@ class Watch:
             work()
         self._closing.clear()
         await self._close_log()
-
-
-class Log(Protocol):
-    """What a hub reads: a store, or resources over one."""
-
-    async def revision(self) -> int: ...
-
-    def watch(self, names: Collection[str], since: int) -> AsyncIterator[Change]: ...
 
 
 class Hub:

@@ -11,7 +11,7 @@ import pytest
 
 from api.auth.base import MISSING, NOT_ACCEPTED
 from tests.security.identity_provider import AUDIENCE, ISSUER, IdentityProvider, by_secret, unsigned
-from tests.security.secured import Secured, known, outcome, refused, token_of
+from tests.security.secured import OWNER, Secured, known, outcome, refused, token_of
 
 Make = Callable[[IdentityProvider], str]
 
@@ -144,6 +144,33 @@ def test_a_bad_token_is_refused_in_one_text_and_the_audit_record_says_why(
     assert why.lower() in record.reason.lower()
     assert "127.0.0.1" in record.reason
     assert record.request_id == told.request_id
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_over_http_it_is_the_same_answer(secured: Secured, provider: IdentityProvider, case: str) -> None:
+    sent = {"authorization": f"Bearer {BAD[case][0](provider)}"}
+    told = secured.http.get("/apis/michelangelo.api/v2/projects", headers=sent)
+    assert (told.status_code, told.json()["reason"], told.json()["message"]) == (401, "UNAUTHENTICATED", NOT_ACCEPTED)
+    assert told.headers["www-authenticate"].startswith("Bearer")
+    assert secured.audit()[-1].source == "http"
+
+
+def test_over_http_a_good_token_is_accepted_and_a_name_is_borrowed_with_the_right_to_it(
+    secured: Secured, provider: IdentityProvider
+) -> None:
+    """Rows 36, 38 and 42 over HTTP."""
+    url = "/apis/michelangelo.api/v2/projects"
+    for token in (provider.token(), token_of("bob"), provider.token(exp=now(-1))):
+        told = secured.http.get(url, headers={"authorization": f"Bearer {token}"})
+        assert told.status_code == 200
+        assert len(told.json()["items"]) == 1
+    many = provider.token(groups=["g"] * 5000)
+    told = secured.http.get(url, headers={"authorization": f"Bearer {many}"})
+    assert (told.status_code, told.json()["reason"]) in ((401, "CLAIMS_TOO_LARGE"), (431, "TOO_LARGE"))
+    borrowed = {"authorization": f"Bearer {token_of('bob')}", "x-ma-impersonate-user": "alice"}
+    assert secured.http.get(url, headers=borrowed).status_code == 403
+    borrowed["authorization"] = f"Bearer {OWNER}"
+    assert len(secured.http.get(url, headers=borrowed).json()["items"]) == 1
 
 
 def test_five_thousand_groups_are_too_many(secured: Secured, provider: IdentityProvider) -> None:

@@ -2,7 +2,7 @@
 
 Objects, changes, owners, answered requests and audit records are keys; each write is one transaction that compares and
 replaces the head, so that revisions have no gaps and every reader sees all of a change or nothing of it
-(`docs/adr/0014-the-store-on-etcd.md`).
+(`docs/adr/0005-a-store-on-etcd.md`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from api.store.values import key_of
 
 VERSION = 1
 OLDEST_ETCD = (3, 4)
+# Data of a member may be inconsistent after a crash (etcd-io/etcd#13766), until this release.
+FAULTY_ETCD = ((3, 5, 0), (3, 5, 3))
 AT_ONCE = 500
 AGAIN_S = 0.2
 
@@ -277,7 +279,9 @@ async def _check_release(client: EtcdClient) -> None:
     except Unavailable as error:
         told = f"no member of the etcd cluster {where} answers: start etcd, or correct the address of the store"
         raise Unavailable(told, reason="STORE_UNREACHABLE") from error
-    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:3])
+    if FAULTY_ETCD[0] <= numbers < FAULTY_ETCD[1]:
+        log.warning("etcd at %s is release %s, which can lose data when it is killed: upgrade it", where, release)
     if numbers < OLDEST_ETCD:
         told = f"etcd at {where} is release {release}: the store needs 3.4 or later, upgrade etcd"
         raise FailedPrecondition(told, reason="ETCD_TOO_OLD")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,7 @@ async def killed(kills: int, seed: int) -> int:
     with etcd_server() as server:
         url = server.url()
         for life in range(kills):
-            async with opened(url, url, patience_s=0.05) as stores:
+            async with opened(url, url, patience_s=0.5) as stores:
                 writing = [
                     asyncio.create_task(scribble(stores[n % 2], n, book, random.Random(f"{seed}-{life}-{n}")))
                     for n, book in enumerate(books)
@@ -284,14 +284,14 @@ async def killed(kills: int, seed: int) -> int:
 
 
 async def test_every_acknowledged_write_survives_kill_9_of_etcd() -> None:
-    assert await killed(5, seed=20261121) > 5 * WRITERS
+    assert await killed(4, seed=20261121) > 4 * 10 * WRITERS
 
 
 @pytest.mark.robustness
 async def test_every_acknowledged_write_survives_a_hundred_kills_of_etcd() -> None:
     acknowledged = await killed(100, seed=3)
     print(f"100 kills of etcd, {acknowledged} acknowledged writes, none lost")
-    assert acknowledged > 100 * WRITERS
+    assert acknowledged > 100 * 10 * WRITERS
 
 
 # --- three members
@@ -347,10 +347,14 @@ async def test_a_member_without_the_others_answers_nothing_from_what_it_remember
             assert second.process is not None
             assert third.process is not None
             with frozen(second.process.pid), frozen(third.process.pid):
-                calls = (store.get(Key(KIND, PROJECT, "one")), store.list(KIND, Query()), store.revision())
-                for call in calls:
+                asked: Sequence[Callable[[], Awaitable[Any]]] = (
+                    lambda: store.get(Key(KIND, PROJECT, "one")),
+                    lambda: store.list(KIND, Query()),
+                    store.revision,
+                )
+                for ask in asked:
                     with pytest.raises(Unavailable):
-                        await call
+                        await ask()
             for _ in range(20):
                 with contextlib.suppress(Unavailable):
                     assert (await store.get(Key(KIND, PROJECT, "one"))).metadata.name == "one"

@@ -57,7 +57,8 @@ def _certificates(tls: TlsConfig) -> dict[str, Any]:
         return {}
     shown: dict[str, Any] = {"ssl_certfile": str(tls.cert), "ssl_keyfile": str(tls.key)}
     if tls.client_ca is not None:
-        shown |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+        # Whoever shows a certificate is known by it; people and browsers send a token.
+        shown |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
     return shown
 
 

@@ -13,6 +13,7 @@ from api.auth.base import Anyone, Bearer
 from api.auth.entrance import Entrance
 from api.auth.static import OwnToken
 from api.calls import Access, Everybody
+from api.config import TlsConfig
 from api.events import Limits
 from api.http import app
 from api.http.exchange import Receive, Scope, Send
@@ -29,14 +30,19 @@ class HttpServed(Served):
     """A gRPC and an HTTP server over one store."""
 
     def __init__(
-        self, path: Path, limits: Limits | None = None, access: Access | None = None, token: str = ""
+        self,
+        path: Path,
+        limits: Limits | None = None,
+        access: Access | None = None,
+        token: str = "",
+        tls: TlsConfig | None = None,
     ) -> None:
-        """Start both.  `token`: what everybody must show, empty for nothing."""
+        """Start both.  `token`: what everybody must show, empty for nothing; `tls`: of the HTTP port."""
         super().__init__(path, limits, access)
         self.asked = 0
-        self._port = http_server(self._application(access or Everybody(), token), 0)
+        self._port = http_server(self._application(access or Everybody(), token), 0, tls=tls)
         self.port = self.run(_entered(self._port))
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=20)
         if token:
             self.http.headers["authorization"] = f"Bearer {token}"

@@ -17,11 +17,19 @@ CHOSEN = "red"
 QUIET_S = 0.5
 
 
+class TooOld(Exception):
+    """The position is no longer kept."""
+
+
+class Ended(Exception):
+    """The stream ended for no fault of its position."""
+
+
 class Source(Protocol):
     """Where streams come from."""
 
     def stream(self, since: int, *, chosen: bool) -> AsyncIterator[list[Event]]:
-        """Yield events after `since` with bookmarks, of all objects or of the chosen colour.  Raises `api.errors`."""
+        """Yield events and bookmarks after `since`, of all or of one colour.  Raises `api.errors`, TooOld, Ended."""
         ...
 
     async def revision(self) -> int:
@@ -54,12 +62,12 @@ class Watcher:
             self.sessions.append(session)
             try:
                 await self._session(source, session, final, pick)
-            except Expired:
+            except (Expired, TooOld):
                 session.expired = True
                 listed = await source.revision()
                 self.excused.append((self.position, listed))
                 self.position = listed
-            except (Unavailable, ResourceExhausted):
+            except (Unavailable, ResourceExhausted, Ended):
                 self.cuts += 1
                 await asyncio.sleep(0.05 * pick.random())
 

@@ -31,7 +31,7 @@ class Writer(Recorder):
 
     async def reconcile(self, key: Any) -> float | None:
         await super().reconcile(key)
-        project = await self._resources.find(key)
+        project = await self._resources.get("Project", key.namespace, key.name)
         project.status.error_message = str(time.monotonic_ns())
         await self._resources.update_status(project)
         self.wrote.append(time.monotonic())

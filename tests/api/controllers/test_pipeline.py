@@ -191,3 +191,16 @@ async def test_a_graph_that_cannot_be_built_is_refused(world: Any, steps: list[A
     assert told in refused.value.message
     assert refused.value.violations[0].field.startswith("spec.manifest.content")
     assert await world.resources.revision() == before
+
+
+async def test_a_revision_says_the_commit_of_its_pipeline(world: Any) -> None:
+    await world.project()
+    new = kinds()["Pipeline"].new("flights", "train")
+    new.spec.manifest.file_path = "train"
+    new.spec.commit.git_ref, new.spec.commit.branch = "0123456789ABCDEF", "main"
+    await world.resources.create(new)
+    pipeline = await world.until("Pipeline", "train", lambda found: found.status.latest_revision.name != "")
+    assert pipeline.status.latest_revision.name == "pipeline-train-0123456789ab"
+    revision = await world.resources.get("Revision", "flights", pipeline.status.latest_revision.name)
+    assert (revision.spec.git_commit.git_ref, revision.spec.git_commit.branch) == ("0123456789ABCDEF", "main")
+    assert revision.metadata.ownerReferences[0].uid == pipeline.metadata.uid

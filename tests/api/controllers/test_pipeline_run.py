@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from api.errors import FailedPrecondition, InvalidArgument
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+from api.store.base import Key, Query
 from tests.robustness.fakes.airflow import FakeRun, FakeTask
 
 PENDING, RUNNING, SUCCEEDED, KILLED, FAILED = (
@@ -71,6 +72,93 @@ async def test_a_failed_task_explains_the_failed_run(world: Any) -> None:
     assert run.status.error_message == "first: no rows after the split"
     assert run.status.exception_type == wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
     assert run.status.steps[1].state == wire.PIPELINE_RUN_STEP_STATE_SKIPPED
+
+
+async def test_a_run_is_pending_before_airflow_is_asked_for_it(world: Any) -> None:
+    await world.ready()
+    world.airflow.dags.pop("flights.train")
+    made = await world.run("one")
+    run = await world.until("PipelineRun", "one", lambda found: found.status.state == PENDING)
+    assert run.status.source_pipeline.pipeline.metadata.name == "train"
+    assert not run.status.workflow_run_id
+    assert condition(run, "SourcePipeline").observed_generation == made.metadata.generation
+    assert world.airflow.posts == []
+
+
+async def test_a_task_that_airflow_skipped_is_a_skipped_step(world: Any) -> None:
+    await world.ready()
+    dag_run = await begun(world)
+    dag_run.tasks["second", -1].state = "skipped"
+    dag_run.tasks["third", -1] = FakeTask("third", state="upstream_failed")
+    world.airflow.finish(dag_run)
+    run = await world.until("PipelineRun", "one", lambda found: found.status.state == SUCCEEDED)
+    assert {step.name: step.state for step in run.status.steps} == {
+        "first": wire.PIPELINE_RUN_STEP_STATE_SUCCEEDED,
+        "second": wire.PIPELINE_RUN_STEP_STATE_SKIPPED,
+        "third": wire.PIPELINE_RUN_STEP_STATE_SKIPPED,
+    }
+
+
+@pytest.mark.parametrize(
+    ("verdict", "blamed"),
+    [
+        ({"kind": "user", "message": "no rows"}, wire.PIPELINE_RUN_EXCEPTION_TYPE_USER),
+        ({"kind": "system", "message": "disk full"}, wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM),
+        # A worker that was killed could say nothing.
+        (None, wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM),
+    ],
+)
+async def test_a_failed_task_says_who_can_mend_it(world: Any, verdict: Any, blamed: int) -> None:
+    await world.ready()
+    dag_run = await begun(world)
+    world.airflow.finish(dag_run, fail="second", verdict=verdict)
+    run = await world.until("PipelineRun", "one", lambda found: found.status.state == FAILED)
+    assert run.status.exception_type == blamed
+
+
+async def test_whoever_can_mend_a_run_that_failed_without_a_task_is_told(world: Any) -> None:
+    await world.ready()
+    world.airflow.lose(await begun(world, "lost"))
+    world.airflow.mark(await begun(world, "marked"), "failed")
+    world.airflow.dags["flights.train"].schemas["rows"] = {"type": "integer", "maximum": 5}
+    await world.run("refused", rows=7)
+    blamed = {}
+    for name in ("lost", "marked", "refused"):
+        run = await world.until("PipelineRun", name, lambda found: found.status.state == FAILED)
+        blamed[name] = run.status.exception_type
+    assert blamed == {
+        "lost": wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM,
+        # By whoever marked it: nobody knows why.
+        "marked": wire.PIPELINE_RUN_EXCEPTION_TYPE_INVALID,
+        "refused": wire.PIPELINE_RUN_EXCEPTION_TYPE_USER,
+    }
+
+
+async def test_a_dag_run_that_began_after_its_pipeline_run_was_deleted_is_stopped(world: Any) -> None:
+    await world.ready()
+    dag_run = await begun(world)
+    world.airflow.runs.clear()
+    await world.resources.delete("PipelineRun", "flights", "one")
+    await world.until_gone("PipelineRun", "one")
+    # The request of a frozen leader, or of a slow network.
+    late = world.airflow.begin("flights.train", dag_run.run_id, dag_run.conf)
+    deadline = time.monotonic() + 5
+    while late.state != "failed":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_new_leader_finds_its_work_without_reading_what_is_over(world: Any) -> None:
+    await world.ready()
+    for name in ("over", "going"):
+        dag_run = await begun(world, name)
+        if name == "over":
+            world.airflow.finish(dag_run)
+            await world.until("PipelineRun", name, lambda found: found.status.state == SUCCEEDED)
+    controller = world.adopter._runs
+    found = (await world.resources.list("PipelineRun", Query(where=controller.unsettled))).items
+    assert [run.metadata.name for run in found] == ["going"]
+    assert set(controller._keys.values()) == {Key("PipelineRun", "flights", "going")}, "it holds what goes on alone"
 
 
 async def test_instances_of_a_mapped_task_are_sub_steps(world: Any) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY, generate_latest
 
 from api.controllers import queue as queues
+from api.controllers import runtime
 from api.controllers.queue import Queue
 from api.controllers.runtime import Manager, Term
 from api.errors import ResourceExhausted, Unavailable
@@ -194,6 +196,44 @@ async def test_controllers_survive_a_store_that_is_full_for_a_while(
     assert not running.done()
     monkeypatch.setattr(resources, "acquire", acquire)
     await until(lambda: manager.leading)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def test_what_controllers_do_is_counted_by_kind_alone(tmp_path: Path) -> None:
+    store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
+    resources = Resources(store)
+    await resources.create(kinds()["Project"].new("secret-name", "secret-name"))
+
+    def counted(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"ma_controller_{name}", labels) or 0.0
+
+    before = counted("failures_total", kind="Project", code="UNAVAILABLE")
+    looks = counted("reconcile_seconds_count", kind="Project")
+    recorder.fails = 1
+    running = asyncio.create_task(managed(resources, recorder).run())
+    await until(lambda: len(recorder.seen) > 1 and recorder.at_once == 0)
+    assert counted("leading") == 1
+    assert counted("failures_total", kind="Project", code="UNAVAILABLE") == before + 1
+    assert counted("reconcile_seconds_count", kind="Project") > looks
+    assert counted("queue_depth", kind="Project") == 0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert counted("leading") == 0
+    assert "secret-name" not in generate_latest().decode()
+    await store.close()
+
+
+async def test_a_kind_of_many_objects_is_read_a_page_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "PAGE", 7)
+    monkeypatch.setattr(runtime, "ENOUGH_WAITING", 3)
+    store, recorder = SqliteStore(tmp_path / "s.db"), Recorder()
+    resources = Resources(store)
+    for number in range(40):
+        await resources.create(kinds()["Project"].new(f"p-{number}", f"p-{number}"))
+    running = asyncio.create_task(managed(resources, recorder).run())
+    await until(lambda: len(set(recorder.seen)) == 40)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await store.close()

@@ -149,6 +149,21 @@ class Client:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
+    def can_i(self, verb: str = "", kind: str = "", namespace: str = "") -> Any:
+        """Return who calls, and whether it may: `subject`, `groups`, `allowed` and, if not, the `reason`."""
+        return self._ask("CanI", verb, kind, namespace)
+
+    def who_can(self, verb: str, kind: str, namespace: str = "") -> Sequence[str]:
+        """Return who may, as `user:alice`.  Raises PermissionDenied for all but administrators."""
+        return list(self._ask("WhoCan", verb, kind, namespace).subjects)
+
+    def _ask(self, method: str, verb: str, kind: str, namespace: str) -> Any:
+        from api.gen.michelangelo.platform.v1 import access_service_pb2 as wire
+
+        described: Any = wire.DESCRIPTOR.services_by_name["AccessService"].methods_by_name[method]
+        asked = described.input_type._concrete_class(verb=verb, kind=kind, namespace=namespace)
+        return self._carry_out(described, asked)
+
     def _pages(
         self,
         kind: str,

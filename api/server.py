@@ -38,6 +38,8 @@ from api.operations import Operations
 from api.platform import Platform
 from api.resources import Resources
 from api.services import reflection
+from api.services.access import NAME as ACCESS
+from api.services.access import AccessService
 from api.services.platform import NAME as PLATFORM
 from api.services.platform import PlatformService
 from api.services.resources import ResourceService
@@ -120,10 +122,12 @@ async def grpc_server(
         ]
     )
     served = Operations(resources, access)
-    server.add_generic_rpc_handlers((ResourceService(served, entrance), PlatformService(platform, entrance)))
+    server.add_generic_rpc_handlers(
+        (ResourceService(served, entrance), PlatformService(platform, entrance), AccessService(access, entrance))
+    )
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM]
+    services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM, ACCESS]
     reflection.add(server, [*services, health.SERVICE_NAME])
     for service in ("", *services):
         await checker.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -26,8 +26,9 @@ from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
+from api.outcomes import entry_of
 from api.representable import faults
-from api.resources import Resources, entry_of
+from api.resources import Resources
 from api.search import search
 from api.selection import Selection
 from api.store.base import Key, Request
@@ -97,7 +98,8 @@ class Platform:
         resources = self._resources.of(call, None if request.dry_run else named, self._access)
         try:
             check_call(call, mutating=True)
-            refuse(list(faults(request)))
+            # Fields are named as in the object, not as in the request around it.
+            refuse([replace(fault, field=fault.field.removeprefix("object.")) for fault in faults(request)])
             resource = declared(request)
             key = key_of(resource)
             for verb in ("Update", "Create"):

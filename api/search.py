@@ -1,7 +1,7 @@
 """Search across kinds: text in names, labels and descriptions, and conditions on indexed fields.
 
 Labels and conditions are found by the store's indexes.  Text is looked for in each object that they leave, one by one,
-about 20 microseconds each: an answer looks at most at 5,000 objects and says where to go on.  Pages are read at
+tens of microseconds each: an answer looks at most at 5,000 objects and says where to go on.  Pages are read at
 different versions: what changes in between is found as it is when it is looked at.
 """
 

@@ -99,15 +99,15 @@ async def test_every_watcher_sees_what_the_log_says(busy_place: Place, events: i
     written = [await open_store(busy_place.url, window=WINDOW, window_s=0.0) for _ in range(WRITERS)]
     watchers = crowd()
     try:
-        async with Hub(store, LIMITS) as hub:
+        async with Hub(store, LIMITS) as hub, asyncio.TaskGroup() as group:
             source = HubSource(store, hub)
-            watching = [asyncio.create_task(one.run(source, lambda: final[0] if final else None)) for one in watchers]
+            for one in watchers:
+                group.create_task(one.run(source, lambda: final[0] if final else None))
             await asyncio.gather(*(write(one, n, events // WRITERS, log) for n, one in enumerate(written)))
             final.append(await store.revision())
-            await asyncio.gather(*watching)
     finally:
-        for one in (*written, store):
-            await one.close()
+        for opened in (*written, store):
+            await opened.close()
     assert sorted(log) == list(range(1, final[0] + 1)), "every revision is one change that a writer made"
     faults = faults_of(watchers, [log[revision] for revision in sorted(log)], final[0])
     seen = sum(len(session.events) for one in watchers for session in one.sessions)

@@ -46,8 +46,9 @@ from api.hooks import Event
 from api.kinds import Kind, kinds
 from api.listing import LARGEST_PAGE, query_of
 from api.masking import masked, masked_error
+from api.outcomes import entry_of
 from api.representable import faults
-from api.resources import Resources, entry_of
+from api.resources import Resources
 from api.store.base import Key, Preconditions, Request
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")

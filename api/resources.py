@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from api import apply_fields, external, finalizers, masking, server_fields, versions
 from api.admission import (
-    LONGEST_NAME,
     check_owners,
     check_project,
     check_referees,
@@ -24,20 +23,18 @@ from api.admission import (
     check_version,
     refuse,
 )
-from api.audit import Entry
-from api.calls import Access, Call, Everybody
+from api.calls import Access, Call
 from api.dependents import is_held
 from api.errors import AlreadyExists, Conflict, FieldViolation, NotFound, PermissionDenied
 from api.external import External
 from api.hooks import NO_HOOKS, Event, Hooks
-from api.kinds import Kind, Resource, kind_of, kinds, stamp
+from api.kinds import Kind, Resource, kind_of, stamp
+from api.outcomes import Outcome, entry_of
+from api.reads import Reads
 from api.store.base import (
-    Change,
     Key,
     Lease,
-    Page,
     Preconditions,
-    Query,
     Request,
     Store,
     Trail,
@@ -57,19 +54,7 @@ Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence
 Manage = Callable[[Any | None, Any], None]
 
 
-@dataclass
-class Outcome:
-    """What a call has done so far.  `effects`: each has its audit record; `answer`: what was there already instead.
-
-    replayed: it was carried out before.
-    """
-
-    effects: int = 0
-    answer: Resource | None = None
-    replayed: bool = False
-
-
-class Resources:
+class Resources(Reads):
     """Every operation on resources.  `admitters`: further checks by kind, called with (resources, old or None, new).
 
     external: where large fields go; hooks: what runs before writes.
@@ -83,13 +68,10 @@ class Resources:
         external: External | None = None,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
-        self._store = store
+        super().__init__(store, external)
         self._admitters = dict(admitters or {})
-        self._external = external or External()
         self.hooks = hooks
-        self.call = Call()
         self.outcome = Outcome()
-        self._access: Access = Everybody()
         self.request: Request | None = None
         self._fence: Lease | None = None
         self._manage: Manage | None = None
@@ -134,32 +116,6 @@ class Resources:
         self.outcome.effects += 1
         self._access.wrote(stored, gone=gone)
         return await self._external.fill(stored)
-
-    async def get(self, kind: str, namespace: str, name: str) -> Any:
-        """Return one whole object.  Raises NotFound, and DataLoss when a part of it is gone."""
-        return await self._external.fill(await self._store.get(Key(kind, namespace, name)))
-
-    async def find(self, key: Key) -> Any | None:
-        """Return one whole object, None if it does not exist or is not the caller's to know."""
-        light = await self._look(key)
-        return None if light is None else await self._external.fill(light)
-
-    async def _look(self, key: Key) -> Any | None:
-        """Return one object without its large values, None if it does not exist or is not the caller's to know."""
-        if not await self._sees(key):
-            return None
-        try:
-            return await self._store.get(key)
-        except NotFound:
-            return None
-
-    async def _sees(self, key: Key) -> bool:
-        seen = await self._access.visible(self.call, "Get", key.kind)
-        return seen is None or key.namespace in seen
-
-    async def list(self, kind: str, query: Query | None = None) -> Page:
-        """Return a page of objects, without their large values (`api.external`)."""
-        return await self._store.list(kind, query or Query())
 
     async def create(self, resource: Any, *, dry_run: bool = False) -> Any:
         """Store a new object with server-set metadata.  Raises InvalidArgument, NotFound, AlreadyExists."""
@@ -381,54 +337,6 @@ class Resources:
             except Conflict as error:
                 if error.reason == "DEPOSED":
                     raise
-
-    async def remembered(self, request: Request, kind: str) -> Any | None:
-        """Return the object that a repeated request answered with, None for a new one.  Raises AlreadyExists."""
-        answered = await self._store.remembered(request, kind)
-        return None if answered is None else await self._external.fill(answered)
-
-    async def record(self, entry: Entry, request: Request | None = None, answer: Resource | None = None) -> None:
-        """Append to the audit log what changed nothing; of a named request its answer is remembered."""
-        await self._store.record(entry, request, answer)
-
-    async def revision(self) -> int:
-        """Return the newest committed revision."""
-        return await self._store.revision()
-
-    def watch(self, names: Collection[str] | None = None, since: int = 0) -> AsyncIterator[Change]:
-        """Yield the changes of some kinds (default: all) after a revision, without large values."""
-        return self._store.watch(names or tuple(kinds()), since)
-
-    async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        """Take or renew a lease."""
-        return await self._store.acquire(name, holder, ttl_s)
-
-    async def release(self, lease: Lease) -> None:
-        """Give a lease back."""
-        await self._store.release(lease)
-
-
-def entry_of(call: Call, verb: str, key: Key) -> Entry:
-    """Return the audit record of a call on one object, before its outcome is known."""
-    principal = call.principal
-    return Entry(
-        time_us=time.time_ns() // 1000,
-        subject=principal.subject,
-        groups=tuple(sorted(principal.groups)),
-        via=principal.via,
-        source=call.source,
-        verb=verb,
-        kind=key.kind,
-        namespace=_text(key.namespace),
-        name=_text(key.name),
-        request_id=call.request_id,
-    )
-
-
-def _text(given: str | bytes) -> str:
-    """Return what a caller named as a record can hold it: short, and text."""
-    text = given.decode(errors="replace") if isinstance(given, bytes) else given
-    return text[:LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _unchanged(resource: Any) -> Preconditions:

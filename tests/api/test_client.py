@@ -117,7 +117,7 @@ def stale(client: Client, project: str) -> object:
         (
             lambda c, p: c.create(family(p, "large", "x" * 5 * 2**20)),
             errors.ResourceExhausted,
-            "RESOURCE_EXHAUSTED",
+            "TOO_LARGE",
             [],
         ),
         (lambda c, p: c.get("Model", p, "x" * 10**6), errors.NotFound, "NOT_FOUND", []),

@@ -1,0 +1,74 @@
+"""What is read of the store in the name of a call: objects, lists, changes, leases.  Writes no object."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+from api.audit import Entry
+from api.calls import Access, Call, Everybody
+from api.errors import NotFound
+from api.external import External
+from api.kinds import Resource, kinds
+from api.store.base import Change, Key, Lease, Page, Query, Request, Store
+
+
+class Reads:
+    """Everything but writes.  `external`: where large fields are."""
+
+    def __init__(self, store: Store, external: External | None = None) -> None:
+        self._store = store
+        self._external = external or External()
+        self._access: Access = Everybody()
+        self.call = Call()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Any:
+        """Return one whole object.  Raises NotFound, and DataLoss when a part of it is gone."""
+        return await self._external.fill(await self._store.get(Key(kind, namespace, name)))
+
+    async def find(self, key: Key) -> Any | None:
+        """Return one whole object, None if it does not exist or is not the caller's to know."""
+        light = await self._look(key)
+        return None if light is None else await self._external.fill(light)
+
+    async def _look(self, key: Key) -> Any | None:
+        """Return one object without its large values, None if it does not exist or is not the caller's to know."""
+        if not await self._sees(key):
+            return None
+        try:
+            return await self._store.get(key)
+        except NotFound:
+            return None
+
+    async def _sees(self, key: Key) -> bool:
+        seen = await self._access.visible(self.call, "Get", key.kind)
+        return seen is None or key.namespace in seen
+
+    async def list(self, kind: str, query: Query | None = None) -> Page:
+        """Return a page of objects, without their large values (`api.external`)."""
+        return await self._store.list(kind, query or Query())
+
+    async def remembered(self, request: Request, kind: str) -> Any | None:
+        """Return the object that a repeated request answered with, None for a new one.  Raises AlreadyExists."""
+        answered = await self._store.remembered(request, kind)
+        return None if answered is None else await self._external.fill(answered)
+
+    async def record(self, entry: Entry, request: Request | None = None, answer: Resource | None = None) -> None:
+        """Append to the audit log what changed nothing; of a named request its answer is remembered."""
+        await self._store.record(entry, request, answer)
+
+    async def revision(self) -> int:
+        """Return the newest committed revision."""
+        return await self._store.revision()
+
+    def watch(self, names: Collection[str] | None = None, since: int = 0) -> AsyncIterator[Change]:
+        """Yield the changes of some kinds (default: all) after a revision, without large values."""
+        return self._store.watch(names or tuple(kinds()), since)
+
+    async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take or renew a lease."""
+        return await self._store.acquire(name, holder, ttl_s)
+
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back."""
+        await self._store.release(lease)

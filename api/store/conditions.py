@@ -13,7 +13,7 @@ from api.kinds import Kind, kinds
 from api.store.base import Criterion, Group, LabelRequirement, Operator, Query, Scalar
 from api.store.database import NEVER, Condition, Database
 from api.store.schema import TEXT_LENGTH
-from api.store.values import TEXTS, is_text
+from api.store.values import TEXTS, TIMES, is_text
 
 COMPARISONS = {
     Operator.EQUAL: "=",
@@ -35,13 +35,15 @@ LAST_CHARACTER = 0x10FFFF
 class Source:
     """Where the rows of a list come from.
 
-    ordered: they stand by namespace and name; tables: what stands behind FROM.
+    ordered: they stand by namespace and name; sorted: by their number, that of the first field of the query's order;
+    tables: what stands behind FROM.
     """
 
     table: str
     where: tuple[Condition, ...]
     ordered: bool
     tables: Condition = ("", [])
+    sorted: bool = False
 
     @property
     def id(self) -> str:
@@ -58,7 +60,9 @@ def source(db: Database, kind: str, query: Query) -> Source:
     """Choose the condition to read a list by: the one that fewest objects meet, or else one that keeps the order."""
     terms = list(_terms(query))
     candidates = [(term, found) for term in terms if (found := _source(db, kind, term)) is not None]
-    chosen = _choose(db, query, [found for _, found in candidates])
+    chosen, few = _choose(db, query, [found for _, found in candidates])
+    if query.order and not few and (walked := _by_time(db, kind, query)) is not None:
+        chosen = walked
     begun = next((term for term, found in candidates if found is chosen), None)
     first = chosen if chosen is not None else Source("object", (("s.kind = ?", [kind]),), True)
     rest = (_condition(db, first.id, term) for term in terms if term is not begun)
@@ -77,24 +81,38 @@ def _terms(query: Query) -> Iterator[LabelRequirement | Criterion | Group]:
             yield term
 
 
-def _choose(db: Database, query: Query, candidates: Sequence[Source]) -> Source | None:
-    if len(candidates) == 1 and candidates[0].ordered:
-        return candidates[0]
-    counted = [(_count(db, one, query.namespace), not one.ordered, n) for n, one in enumerate(candidates[:MOST_PROBED])]
+def _choose(db: Database, query: Query, candidates: Sequence[Source]) -> tuple[Source | None, bool]:
+    """Return the best source, and whether it is known to have few objects."""
+    if len(candidates) == 1 and candidates[0].ordered and not query.order:
+        return candidates[0], False
+    here: list[Condition] = [("s.namespace = ?", [query.namespace])] if query.namespace else []
+    counted = [(_count(db, one, here), not one.ordered, n) for n, one in enumerate(candidates[:MOST_PROBED])]
     if not counted:
-        return None
+        return None, False
     count, unordered, number = min(counted)
+    few = count <= FEW
     # Many that would have to be sorted: better look at the objects in their order, but for a list with another one.
-    return None if unordered and count > FEW and not query.order else candidates[number]
+    return None if unordered and not few and not query.order else candidates[number], few
 
 
-def _count(db: Database, one: Source, namespace: str) -> int:
-    """Return how many rows a source has, at most FEW + 1."""
-    where = list(one.where)
-    if namespace:
-        where.append(("s.namespace = ?", [namespace]))
+def _by_time(db: Database, kind: str, query: Query) -> Source | None:
+    """Return the objects by a time that all of them have, None if the list is not ordered so, or of few objects."""
+    field = query.order[0][0]
+    if field not in TIMES:
+        return None
+    here: list[Condition] = [("s.namespace = ?", [query.namespace])] if query.namespace else []
+    if query.namespaces is not None:
+        here.append(db.dialect.among("s.namespace", "text", sorted(query.namespaces)))
+    if here and _count(db, Source("object", (("s.kind = ?", [kind]),), True), here) <= FEW:
+        return None
+    where: tuple[Condition, ...] = (("s.kind = ?", [kind]), ("s.key = ?", [field]), ("s.number IS NOT NULL", []))
+    return Source("field", where, False, sorted=True)
+
+
+def _count(db: Database, one: Source, here: Sequence[Condition]) -> int:
+    """Return how many rows a source has in some namespaces, at most FEW + 1."""
     tables, joined = one.rows
-    test, bound = all_of(where)
+    test, bound = all_of([*one.where, *here])
     statement = f"SELECT 1 FROM {tables} WHERE {test} LIMIT ?"  # noqa: S608
     bound = [*joined, *bound, FEW + 1]
     return int(db.execute(f"SELECT count(*) FROM ({statement}) AS p", bound).fetchone()[0])  # noqa: S608

@@ -147,12 +147,18 @@ class Plan:
                 tables, bound = f"{tables} AND (s.namespace, s.name) > (?, ?)", [*bound, *after]
             named = f"{self.source.id}, s.namespace, s.name"
             return f"SELECT {named} {tables} ORDER BY s.namespace, s.name", bound
-        values, more = self._values(self.source.id)
+        values, more = self._values(self.source.id, "s.number" if self.source.sorted else "")
         inner = f"SELECT {self.source.id} AS id, s.namespace, s.name, {values} {tables}"
         bound = [*more, *bound]
         beyond, further = ("", []) if after is None else _after(self._columns(), after)
         # Absent values come first, and last when descending.
         ends = [f"{name} {'DESC NULLS LAST' if down else 'NULLS FIRST'}" for name, down in self._columns()[:-2]]
+        if self.source.sorted:
+            down = self.query.order[0][1]
+            ends[0] = "c0 DESC" if down else "c0"
+            if after is not None:
+                # Says no more than `beyond`, but in words that an index understands.
+                beyond, further = f"c0 {'<=' if down else '>='} ? AND {beyond}", [after[0], *further]
         columns = ", ".join(name for name, _ in self._columns()[:-2])
         return (
             f"SELECT id, namespace, name, {columns} FROM ({inner}) AS q{' WHERE ' if beyond else ''}{beyond}"  # noqa: S608
@@ -160,9 +166,11 @@ class Plan:
             [*bound, *further],
         )
 
-    def _values(self, row: str) -> Condition:
-        """Return the columns c0, c1 ... by which the object with the id `row` is sorted."""
+    def _values(self, row: str, first: str = "") -> Condition:
+        """Return the columns c0, c1 ... by which the object with the id `row` is sorted.  `first`: where c0 stands."""
         parts = [conditions.value_of(self.kind, row, field) for field, _ in self.query.order]
+        if first:
+            parts[0] = first, []
         named = ", ".join(f"{of} AS c{number}" for number, (of, _) in enumerate(parts))
         return named, [value for _, bound in parts for value in bound]
 

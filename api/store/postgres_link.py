@@ -23,7 +23,7 @@ from api.store.postgres_probe import Connection
 SESSION = """
 SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '2s'; SET statement_timeout = '10s';
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-SET jit = off; SET max_parallel_workers_per_gather = 0
+SET enable_sort = off; SET jit = off; SET max_parallel_workers_per_gather = 0
 """
 CONNECT_S = 5
 FIRST_PAUSE_S = 0.1
@@ -49,7 +49,9 @@ def _bound(value: Any) -> Any:
         # Exact: a number of an index is compared digit by digit, as SQLite does.
         return Decimal(value)
     if isinstance(value, list):
-        return [_bound(one) for one in value]
+        bound = [_bound(one) for one in value]
+        mixed = any(isinstance(one, Decimal) for one in bound)
+        return [Decimal(one) for one in bound] if mixed else bound
     return value
 
 

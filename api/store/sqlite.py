@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 BALLAST_BYTES = 16 * 1024 * 1024
 WRITES_AT_ONCE = 128
-READERS = 2
+READERS = 4
 BUSY_S = 5.0
 # A larger file is checked while the store already works: a check takes 2 seconds for each GiB.
 CHECKED_BYTES = 64 * 1024 * 1024

@@ -21,7 +21,8 @@ SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
 DELETING = "metadata.deletion_timestamp"
 PENDING = "metadata.pending"
 TEXTS = ("metadata.namespace", "metadata.name")
-BASE_FIELDS = (*TEXTS, "metadata.creation_timestamp", "metadata.update_timestamp")
+TIMES = ("metadata.creation_timestamp", "metadata.update_timestamp")
+BASE_FIELDS = (*TEXTS, *TIMES)
 
 
 def key_of(resource: Resource) -> Key:

@@ -14,6 +14,7 @@ from api.store import conditions, pages, records
 from api.store.base import ChangeType, Criterion, Group, LabelRequirement, Operator, Query
 from api.store.database import Database, Dialect
 from api.store.sqlite import SqliteDatabase
+from api.store.values import UPDATED_LABEL
 from tests.ports.stores import Place
 
 KIND = "Model"
@@ -45,6 +46,9 @@ QUERIES: Mapping[str, Query] = {
     "a field and a label": Query(
         labels=(HALF,), where=Group((Group((Criterion("algorithm", Operator.EQUAL, ("a-1",)),)),))
     ),
+    "all, newest first": Query(order=(("metadata.creation_timestamp", True),)),
+    "half, oldest first": Query(labels=(HALF,), order=(("metadata.creation_timestamp", False),)),
+    "a namespace, last updated first": Query("p-1", order=(("metadata.update_timestamp", True),)),
     "few, newest first": Query(labels=(FEW,), order=(("metadata.creation_timestamp", True),)),
 }
 
@@ -58,7 +62,7 @@ async def fill(store: Any, first: int, last: int) -> None:
             made.metadata.uid = f"uid-{number}"
             made.metadata.creationTimestamp.seconds = number
             group = str(number // HITS)
-            made.metadata.labels.update({"half": str(number % 2), "few": group})
+            made.metadata.labels.update({"half": str(number % 2), "few": group, UPDATED_LABEL: str(number)})
             made.spec.algorithm, made.spec.revision_id = f"a-{group}", number // HITS
             if number < HITS:
                 made.metadata.labels["rare"] = "yes"

@@ -8,7 +8,6 @@ another server, counts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -70,7 +69,9 @@ class RoleAccess:
         self._creators = frozenset(creators)
         self._seen = seen
         self._bindings = Bindings()
-        self._listed = dict.fromkeys(KINDS, 0)
+        self._since = 0
+        # Whether what another server takes away is known here within its watch's delay.
+        self._followed = False
         self._follower: asyncio.Task[None] | None = None
 
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
@@ -78,7 +79,7 @@ class RoleAccess:
         principal = call.principal
         if verb == "Approve" and (principal.kind != "user" or principal.via):
             raise PermissionDenied(f"{shown(principal.subject)} may not approve: a person does, in its own name")
-        if principal.kind == "system" or self._bindings.held(principal).has(verb, kind, namespace):
+        if principal.kind == "system" or (await self._held(principal)).has(verb, kind, namespace):
             return
         if kind == "Project" and verb == "Create" and self._may_create(principal):
             return
@@ -87,7 +88,7 @@ class RoleAccess:
             return
         # Of these a refusal is an everyday answer, and one that is late by a moment does no harm.
         soft = verb in ("Unmask", "Finalize")
-        now = self._bindings.held(principal) if soft else await self._stored(principal, namespace)
+        now = await (self._held(principal) if soft else self._stored(principal, namespace))
         if not now.has(verb, kind, namespace):
             raise _refusal(principal, now, verb, Key(kind, namespace, name))
 
@@ -95,7 +96,7 @@ class RoleAccess:
         """Return the projects whose objects the caller may see, None for all."""
         if call.principal.kind == "system":
             return None
-        mine = self._bindings.held(call.principal)
+        mine = await self._held(call.principal)
         if mine.has(verb, kind, ""):
             return None
         # The least role sees all kinds: there is no project in which it holds another.
@@ -174,7 +175,7 @@ class RoleAccess:
             if key.namespace == new.metadata.namespace or key in before or key.kind not in USES:
                 continue
             verb, kind = USES[key.kind]
-            mine = self._bindings.held(call.principal)
+            mine = await self._held(call.principal)
             # One that is not visible is a missing referee like any other: admission says so.
             if mine.has("Get", key.kind, key.namespace) and not mine.has(verb, kind, key.namespace):
                 told = f"uses a {key.kind} of {key.namespace!r}: that needs the role {_role(verb, kind)} there"
@@ -198,6 +199,7 @@ class RoleAccess:
 
     async def __aenter__(self) -> RoleAccess:
         await self._load()
+        self._followed = True
         self._follower = asyncio.create_task(self._follow())
         return self
 
@@ -208,6 +210,12 @@ class RoleAccess:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
 
+    async def _held(self, principal: Principal) -> Held:
+        """Return what a principal holds; from the store itself while nobody knows what was taken since."""
+        if not self._followed:
+            await self._load()
+        return self._bindings.held(principal)
+
     async def _load(self) -> None:
         pages = {kind: await self._resources.list(kind) for kind in KINDS}
         self._bindings.replace([item for page in pages.values() for item in page.items])
@@ -217,17 +225,20 @@ class RoleAccess:
         pause_s = AGAIN_S
         while True:
             try:
+                if not self._followed:
+                    await self._load()
+                    self._followed = True
                 async for change in self._resources.watch(KINDS, self._since):
                     if change.type is ChangeType.DELETED:
                         self._bindings.remove(change.resource, known=True)
                     else:
                         self._bindings.put(change.resource)
-                    self._since, pause_s = change.revision, AGAIN_S
+                    pause_s = AGAIN_S
             except Expired:
-                with contextlib.suppress(ApiError):
-                    await self._load()
-            except ApiError as error:
-                log.warning("bindings cannot be followed: %s", error.message)
+                log.info("bindings are read again: their changes are no longer kept")
+            except Exception:
+                log.warning("bindings cannot be followed", exc_info=True)
+            self._followed = False
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_AGAIN_S)
 

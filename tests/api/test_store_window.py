@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from api.errors import Expired
 from api.kinds import kinds
 from api.resources import Resources
-from api.store.base import Change, ChangeType
+from api.store.base import Change, ChangeType, Request, Trail, Write
 from api.store.sqlite import SqliteStore
 from api.store.writer import TIDY_EVERY
 
@@ -117,3 +118,20 @@ async def life(resources: Resources, number: int) -> None:
     made.spec.description = "changed"
     await resources.update(made)
     await resources.delete("ModelFamily", "shop", f"m-{number}")
+
+
+async def test_answers_are_remembered_for_two_days(tmp_path: Path) -> None:
+    store, resources = await opened(tmp_path / "store.db")
+    old, young = (Request("ada Create", name, b"d" * 32) for name in ("old", "young"))
+    for request in (old, young):
+        await store.create(Write(kinds()["ModelFamily"].new("shop", request.id)), Trail(request=request))
+    with closing(sqlite3.connect(tmp_path / "store.db")) as db:
+        for request, hours in ((old, 48.1), (young, 47.9)):
+            db.execute("UPDATE request SET time = ? WHERE id = ?", (time.time() - hours * 3600, request.id))
+        db.commit()
+    await reach(resources, TIDY_EVERY)
+    async with asyncio.timeout(5):
+        while await store.remembered(old, "ModelFamily") is not None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    assert await store.remembered(young, "ModelFamily") is not None
+    await store.close()

@@ -1,4 +1,4 @@
-"""Watch, search and apply by every role, on what is theirs and what is not: the same answers as the methods of a kind."""
+"""Watch, search and apply by every role, on what is theirs and what is not: answers as of the methods of a kind."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class Writer:
                 draft = await self._draft(memory, batch, guess=False)
                 draft.compare(self._keys.turn, 0)
                 outcomes = await _computed(draft, batch, sure=True)
-            if outcomes is None or not await self._commit(draft, remembered=remembered):
+            if outcomes is None or not await self._commit(draft, turn, remembered=remembered):
                 return None
         except CompactedError:
             log.info("etcd does not know a revision within a transaction: it begins again")
@@ -180,7 +180,7 @@ class Writer:
         draft.compare(self._keys.turn)
         return await draft.read(self._keys.turn)
 
-    async def _commit(self, draft: Draft, *, remembered: bool) -> bool:
+    async def _commit(self, draft: Draft, turn: Turn, *, remembered: bool) -> bool:
         """Write what a draft wants; False if somebody else wrote since it was read."""
         if not draft.writes:
             # An answer that changes nothing must not be older than what was acknowledged to others.
@@ -190,6 +190,7 @@ class Writer:
         head = replace(draft.head, compacted=self._forgettable(draft.head, draft.memory.head.revision))
         answer, doubted = await self._client.txn(_transaction(draft, lease, head))
         if answer.succeeded:
+            turn.ended()
             draft.memory.committed(head, answer.header.revision, draft.writes, self._keys.all_objects)
             await self._forget_history()
             return True
@@ -290,5 +291,7 @@ def _transaction(draft: Draft, lease: int, head: Head) -> rpc.TxnRequest:
     if compacting:
         dropped = rpc.DeleteRangeRequest(key=keys.change(0), range_end=keys.change(head.compacted + 1))
         request.success.add(request_delete_range=dropped)
+    if draft.compared[keys.turn]:
+        request.success.add().request_delete_range.key = keys.turn
     request.success.add(request_put=rpc.PutRequest(key=keys.head, value=head.encoded()))
     return request

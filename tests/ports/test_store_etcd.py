@@ -22,6 +22,7 @@ from api.kinds import kinds
 from api.store.base import Change, Key, Preconditions, Query, Request, Trail, Write
 from api.store.etcd import EtcdStore, open_etcd
 from api.store.etcd_client import CompactedError, EtcdClient, below, one
+from api.store.etcd_turn import TURN_S
 from api.store.etcd_writer import COMPACT_EVERY, REQUESTS_KEPT_S
 from tests.etcd_servers import EtcdServer, etcd_server, free_ports
 
@@ -227,6 +228,19 @@ async def test_a_full_etcd_says_so_and_still_answers() -> None:
         assert "quota" in refused.value.message
         assert len((await store.list(KIND, Query())).items) == kept == await store.revision()
         await store.close()
+
+
+async def test_a_turn_whose_holder_died_holds_nobody_up_for_long(
+    store: EtcdStore, etcd_url: str, client: EtcdClient
+) -> None:
+    turn = f"/{etcd_url.rsplit('/', 1)[1]}/michelangelo/turn".encode()
+    put = rpc.RequestOp(request_put=rpc.PutRequest(key=turn, value=b"somebody"))
+    await client.txn(rpc.TxnRequest(success=[put]))
+    began = time.monotonic()
+    await store.create(Write(family("one")))
+    assert TURN_S < time.monotonic() - began < TURN_S + 1.0
+    assert not (await client.range(one(turn))).kvs
+    await store.create(Write(family("two")))
 
 
 # --- cascades

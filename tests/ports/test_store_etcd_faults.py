@@ -155,7 +155,7 @@ async def test_a_write_whose_answer_is_lost_is_done_once_and_answered(etcd: Etcd
         assert [change.type for change in changes] == (
             [ChangeType.ADDED] * 60 + [ChangeType.MODIFIED] * 20 + [ChangeType.DELETED] * 20
         )
-        assert cuts > 20, "too few answers were lost to show anything"
+        assert cuts > 10, "too few answers were lost to show anything"
 
 
 async def test_two_writers_over_a_bad_line_lose_no_update(etcd: EtcdServer) -> None:
@@ -184,7 +184,7 @@ async def test_two_writers_over_a_bad_line_lose_no_update(etcd: EtcdServer) -> N
             item = await stores[0].get(Key(KIND, PROJECT, "counter"))
             assert int(item.spec.description) == counted
             assert await stores[0].revision() == counted + 1
-        assert proxy.cuts > 20
+        assert proxy.cuts > 10
 
 
 async def test_a_cluster_that_answers_nothing_is_unavailable_and_comes_back(etcd: EtcdServer) -> None:
@@ -274,7 +274,7 @@ async def killed(kills: int, seed: int) -> int:
                     asyncio.create_task(scribble(stores[n % 2], n, book, random.Random(f"{seed}-{life}-{n}")))
                     for n, book in enumerate(books)
                 ]
-                await asyncio.sleep(pick.uniform(0.05, 0.4))
+                await asyncio.sleep(pick.uniform(0.05, 0.6))
                 await asyncio.to_thread(server.kill)
                 await asyncio.gather(*writing)
             await asyncio.to_thread(server.start)

@@ -23,7 +23,7 @@ from tests.api.listing_model import Asker, matches
 from tests.api.test_listing_model import fill, names, requirement
 from tests.etcd_servers import EtcdServer
 
-QUERIES = 100
+QUERIES = 40
 KINDS = ("Project", "Model", "PipelineRun", "TriggerRun")
 
 
@@ -88,7 +88,7 @@ async def test_a_label_selector_finds_what_it_says(
 
 
 @pytest.mark.parametrize("namespace", ["", "p-a"])
-@pytest.mark.parametrize("limit", [1, 7, 299, 1000])
+@pytest.mark.parametrize("limit", [7, 299, 1000])
 async def test_pages_are_the_whole_list_in_order(store: EtcdStore, filled: Any, namespace: str, limit: int) -> None:
     assert filled
     for order in ((), (("revision_id", True), ("metadata.creation_timestamp", False))):

@@ -7,11 +7,12 @@ after-hook does never undoes the effect.  Those of effects are run by `api.hooks
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import inspect
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ class Hooks:
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self.all: Sequence[Hook] = sorted(hooks, key=lambda hook: (hook.order, hook.name))
-        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._later: set[asyncio.Task[None]] = set()
         for hook in self.all:
             if not is_name(hook.name):
@@ -135,12 +136,43 @@ class Hooks:
             if inspect.iscoroutinefunction(hook.run):
                 await hook.run(event)
                 return
-            threads = self._threads.setdefault(hook.name, ThreadPoolExecutor(THREADS, f"hook-{hook.name}"))
-            await asyncio.get_running_loop().run_in_executor(threads, hook.run, event)
+            slots = self._slots.setdefault(hook.name, asyncio.Semaphore(THREADS))
+            await slots.acquire()
+            made = await _in_thread(lambda: hook.run(event), slots.release)
+            if made is not None:
+                # Something that is called like a function and returns a coroutine.
+                await made
 
     async def settled(self) -> None:
         """Wait for what runs beside answers."""
         await asyncio.gather(*self._later)
+
+
+def _in_thread(work: Callable[[], Awaitable[None] | None], freed: Callable[[], None]) -> asyncio.Future[Any]:
+    """Run something that may block, in a thread that keeps no process from ending.  `freed`: called when it is over."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def ended(made: Any, error: BaseException | None) -> None:
+        freed()
+        if result.done():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(made)
+
+    def run() -> None:
+        made, failed = None, None
+        try:
+            made = work()
+        except BaseException as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(ended, made, failed)
+
+    threading.Thread(target=run, name="hook", daemon=True).start()
+    return result
 
 
 NO_HOOKS = Hooks()

@@ -124,9 +124,10 @@ class Operations:
             # Its caller may be gone: what went wrong is in the audit log.
             task.exception()
 
-    async def settled(self) -> None:
-        """Wait for what has begun."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def settled(self, timeout_s: float | None = None) -> None:
+        """Wait for what has begun, at most so long."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
 
     async def refused(self, call: Call, operation: Operation, error: ApiError) -> None:
         """Record a call that its transport refused: its bytes are no message, or nobody knows who sent it."""

@@ -29,7 +29,7 @@ from api.calls import Access, Everybody
 from api.config import LOOPBACK, Config, ConfigurationError, TlsConfig, bracketed, load
 from api.errors import ApiError
 from api.hooks import installed
-from api.http import app
+from api.http import app, certificate
 from api.http.gateway import Gateway
 from api.http.guard import LOOPBACK as LOOPBACK_NAMES
 from api.http.port import http_server
@@ -141,7 +141,7 @@ async def grpc_server(
         # Watches last until they are ended; what else is under way may finish.
         await platform.close()
         await server.stop(GRACE_S)
-        await served.settled()
+        await served.settled(GRACE_S)
 
 
 async def serve(config: Config) -> None:
@@ -172,7 +172,11 @@ async def serve(config: Config) -> None:
                     tls=config.tls,
                 ),
                 http_server(
-                    app.build(ready, plane.routes(), gateway), config.api_http_port, config.api_host, config.tls
+                    app.build(ready, plane.routes(), gateway),
+                    config.api_http_port,
+                    config.api_host,
+                    config.tls,
+                    None if config.tls.cert else certificate.own(config.run_path),
                 ),
                 plane,
             ):

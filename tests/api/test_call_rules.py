@@ -231,3 +231,26 @@ def test_grpc_answers_a_negative_deadline(served: Served, project: str) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         served.raw("ModelFamily", "List", b"", timeout_s=-1)
     assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_page_token_is_of_use_to_nobody_else(calling: Calling) -> None:
+    for name in "abc":
+        await calling.create(family(name))
+    asked: dict[str, Any] = {"namespace": PROJECT, "list_options": {"limit": 2}}
+    token = getattr((await calling.call("List", "ModelFamily", **asked)).model_family_list.metadata, "continue")
+    asked["list_options"] = {"limit": 2, "continue": token}
+    rest = await calling.call("List", "ModelFamily", by("alice"), **asked)
+    assert [item.metadata.name for item in rest.model_family_list.items] == ["c"]
+    with pytest.raises(errors.InvalidArgument) as refused:
+        await calling.call("List", "ModelFamily", by("bob"), **asked)
+    assert refused.value.reason == "BAD_TOKEN"
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(0, 3), (10**9, 3), (2, 2)])
+async def test_a_page_is_as_large_as_asked_within_bounds(calling: Calling, limit: int, shown: int) -> None:
+    for name in "abc":
+        await calling.create(family(name))
+    found = await calling.call("List", "ModelFamily", namespace=PROJECT, list_options={"limit": limit})
+    assert len(found.model_family_list.items) == shown
+    with pytest.raises(errors.InvalidArgument):
+        await calling.call("List", "ModelFamily", namespace=PROJECT, list_options={"limit": -1 - limit})

@@ -170,3 +170,9 @@ async def test_a_store_whose_log_is_cut_opens_with_what_was_checkpointed(tmp_pat
 
 def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "1.4", "301", "-15", "nan", "inf", "1e999"])
+def test_a_lease_that_is_too_short_or_too_long_is_named(tmp_path: Path, seconds: str) -> None:
+    (line,) = refused(tmp_path, MA_LEASE_TTL_S=seconds)
+    assert "MA_LEASE_TTL_S must be from 1.5 to 300 seconds" in line

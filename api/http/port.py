@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from api.config import LOOPBACK, TlsConfig
 from api.http.app import Application
+from api.http.certificate import context
 from api.http.protocol import Protocol
 
 GRACE_S = 3
@@ -20,15 +22,23 @@ KEEP_ALIVE_S = 60
 
 @contextlib.asynccontextmanager
 async def http_server(
-    application: Application, port: int, host: str = LOOPBACK, tls: TlsConfig | None = None
+    application: Application,
+    port: int,
+    host: str = LOOPBACK,
+    tls: TlsConfig | None = None,
+    own: TlsConfig | None = None,
 ) -> AsyncIterator[int]:
-    """Serve an application; yields the port.  What is under way at the end gets three seconds."""
+    """Serve an application; yields the port.  What is under way at the end gets three seconds.
+
+    tls: nothing but TLS is spoken; own: without `tls`, TLS is spoken beside plain HTTP, by this certificate.
+    """
+    secure = own is not None and (tls is None or tls.cert is None)
     server = uvicorn.Server(
         uvicorn.Config(
             application,
             host=host,
             port=port,
-            http=Protocol,
+            http=cast("Any", partial(Protocol, context=context(own) if own is not None and secure else None)),
             ws="none",
             log_level="error",
             lifespan="off",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from api.errors import ApiError, InvalidArgument
 from api.http.exchange import as_json
 from api.http.guard import LARGEST_HEADERS, MOST_HEADERS
 from api.http.refusals import HeadersTooLarge, TooLarge
+from api.http.sealing import HANDSHAKE, Sealed
 from api.http.status import code_of, failure
 
 # The parser of URLs counts to 65,535.
@@ -31,6 +33,7 @@ class Together:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
+        self.sealed: Sealed | None = None
         self.is_closing = transport.is_closing
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
@@ -46,11 +49,24 @@ class Together:
     def _flush(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+            data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            self._transport.write(data if self.sealed is None else self.sealed.seal(data))
+
+    def unseal(self, data: bytes) -> bytes:
+        """Return what a sealed connection brought.  Raises ssl.SSLError."""
+        assert self.sealed is not None
+        try:
+            return self.sealed.unseal(data)
+        finally:
+            if own := self.sealed.waiting():
+                self._transport.write(own)
 
     def close(self) -> None:
         """Send what waits, and close."""
-        self._flush()
+        if not self._transport.is_closing():
+            self._flush()
+            if self.sealed is not None and (last := self.sealed.end()):
+                self._transport.write(last)
         self._transport.close()
 
     def abort(self) -> None:
@@ -60,17 +76,22 @@ class Together:
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.  `context`: for callers that speak TLS where plain HTTP is spoken too; None for no such."""
 
     _header_bytes = 0
+    _begun = False
     _refused = False
     _late: asyncio.TimerHandle | None = None
+
+    def __init__(self, *given: Any, context: ssl.SSLContext | None = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._context = context
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
         super().connection_made(transport)
         together: Any = Together(transport, self.loop)
-        self.transport = together
+        self.transport = self._together = together
         self.flow = FlowControl(together)
 
     def on_message_begin(self) -> None:
@@ -114,7 +135,20 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; after a refusal no more are looked at."""
-        if not self._refused:
+        if self._refused:
+            return
+        if not self._begun:
+            self._begun = True
+            if self._context is not None and data[0] == HANDSHAKE:
+                self._together.sealed = Sealed(self._context)
+                self.scheme = "https"
+        if self._together.sealed is not None:
+            try:
+                data = self._together.unseal(data)
+            except ssl.SSLError:
+                self.transport.abort()
+                return
+        if data:
             super().data_received(data)
 
     def eof_received(self) -> None:

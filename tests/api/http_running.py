@@ -36,11 +36,12 @@ class HttpServed(Served):
         access: Access | None = None,
         token: str = "",
         tls: TlsConfig | None = None,
+        own: TlsConfig | None = None,
     ) -> None:
-        """Start both.  `token`: what everybody must show, empty for nothing; `tls`: of the HTTP port."""
+        """Start both.  `token`: what everybody must show, empty for nothing; `tls`, `own`: of the HTTP port."""
         super().__init__(path, limits, access)
         self.asked = 0
-        self._port = http_server(self._application(access or Everybody(), token), 0, tls=tls)
+        self._port = http_server(self._application(access or Everybody(), token), 0, tls=tls, own=own)
         self.port = self.run(_entered(self._port))
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=20)

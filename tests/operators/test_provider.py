@@ -97,3 +97,10 @@ def test_the_hook_goes_where_its_connection_says(monkeypatch: pytest.MonkeyPatch
     assert MichelangeloHook("far").get_conn()._address == "api.example:1234"
     assert MichelangeloHook("bare").get_conn()._address == "api.example:15566"
     assert MichelangeloHook().get_conn()._address == "127.0.0.1:4321"
+
+
+def test_the_hook_sends_the_token_of_its_connection_and_its_own_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_FAR", "michelangelo://:far-token@api.example:1234")
+    monkeypatch.setenv("AIRFLOW_CONN_BARE", "michelangelo://api.example")
+    monkeypatch.setenv("MA_TOKEN", "own-token")
+    assert [MichelangeloHook(name).get_conn()._token for name in ("far", "bare", "")] == ["far-token", "", "own-token"]

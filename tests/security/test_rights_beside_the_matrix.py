@@ -15,7 +15,7 @@ from api.gen.michelangelo.api.v2 import trigger_run_pb2
 from api.kinds import kinds
 from tests.security.conftest import ROLES
 from tests.security.objects import NAME, smallest
-from tests.security.secured import Secured, outcome, refused
+from tests.security.secured import OWNER, Secured, outcome, refused, token_of
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,25 @@ def test_a_binding_for_somebody_unknown_is_accepted_with_a_warning(secured: Secu
     _, call = sent.with_call(body, metadata=secured.owner.metadata, timeout=10)
     warnings = [value for key, value in call.trailing_metadata() if key == "warning"]
     assert warnings == ["299 - \"spec.subjects[1].name: 'never-seen' has not been here yet\""]
+
+
+def test_over_http_a_binding_is_refused_and_warned_of_alike(secured: Secured, project: str) -> None:
+    """Rows 39 and 40 over HTTP."""
+    url = f"/apis/michelangelo.platform/v1/namespaces/{project}/rolebindings"
+    spec = {"role": "ROLE_ADMIN", "subjects": [{"kind": "SUBJECT_KIND_USER", "name": "never-here"}]}
+    sent = {
+        "apiVersion": "michelangelo.platform/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "by-http", "namespace": project},
+        "spec": spec,
+    }
+    told = secured.http.post(url, json=sent, headers={"authorization": f"Bearer {token_of('editor')}"})
+    assert (told.status_code, told.json()["reason"]) == (403, "ESCALATION")
+    told = secured.http.post(url, json=sent, headers={"authorization": f"Bearer {token_of('stranger')}"})
+    assert (told.status_code, told.json()["reason"]) == (404, "UNKNOWN_PROJECT")
+    told = secured.http.post(url, json=sent, headers={"authorization": f"Bearer {OWNER}"})
+    assert told.status_code in (200, 201), told.text
+    assert "'never-here' has not been here yet" in told.headers["warning"]
 
 
 @pytest.mark.parametrize(

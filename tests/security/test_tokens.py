@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -171,6 +173,23 @@ def test_over_http_a_good_token_is_accepted_and_a_name_is_borrowed_with_the_righ
     assert secured.http.get(url, headers=borrowed).status_code == 403
     borrowed["authorization"] = f"Bearer {OWNER}"
     assert len(secured.http.get(url, headers=borrowed).json()["items"]) == 1
+
+
+def test_the_positive_controls_fool_a_weak_verifier(provider: IdentityProvider) -> None:
+    """What is refused above gets through where the algorithm is the token's to choose, or a part of it is the key."""
+    claims = provider.claims(sub="mallory")
+
+    def weak(token: str, key: bytes) -> Any:
+        header, payload, _ = token.split(".")
+        algorithm = json.loads(base64.urlsafe_b64decode(header + "=="))["alg"].lower()
+        if algorithm == "none" or (algorithm == "hs256" and by_secret({"alg": "HS256"}, claims, key) == token):
+            return json.loads(base64.urlsafe_b64decode(payload + "=="))["sub"]
+        return None
+
+    assert weak(unsigned({"alg": "none"}, claims), provider.public_pem()) == "mallory"
+    assert weak(by_secret({"alg": "HS256"}, claims, provider.public_pem()), provider.public_pem()) == "mallory"
+    cache = {provider.token(headers={"a": "x" * 100})[:20]: "alice"}
+    assert cache.get(provider.token(sub="mallory", headers={"a": "x" * 100})[:20]) == "alice"
 
 
 def test_five_thousand_groups_are_too_many(secured: Secured, provider: IdentityProvider) -> None:

@@ -10,17 +10,20 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from api.blobs import Blobs, Ref, parsed
 from api.errors import ApiError, Expired, Unavailable
 from api.external import refs_of
 from api.kinds import kinds
 from api.resources import Resources
-from api.store.base import Query
+from api.store.base import Criterion, Operator, Query
 
 GRACE_DAYS = 3
-EVERY_S = 3600.0
+FIRST_S = 600.0
+EVERY_S = 6 * 3600.0
+PAGE = 500
 LOG_S = 120.0
 # Beside the namespaces: no project's name has a capital letter.
 MARK = re.compile(r"UNUSED/(?P<day>[0-9]{1,9})/(?P<name>.+)\Z")
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Looks once an hour; the leader runs it.  `grace_days`: how long a blob stays after it was last needed."""
+    """Looks four times a day; the leader runs it.  `grace_days`: how long a blob stays after it was last needed."""
 
     def __init__(self, resources: Resources, blobs: Blobs, *, grace_days: int = GRACE_DAYS) -> None:
         self._resources = resources
@@ -38,8 +41,10 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep for ever."""
+        pause_s = FIRST_S
         while True:
-            await asyncio.sleep(EVERY_S * random.uniform(0.9, 1.1))
+            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
+            pause_s = EVERY_S
             try:
                 log.info("%d unused blobs removed", await self.sweep())
             except ApiError as error:
@@ -71,9 +76,22 @@ class Sweeper:
         for namespace in namespaces:
             for kind in kinds().values():
                 if kind.external:
-                    for item in (await self._resources.list(kind.name, Query(namespace=namespace))).items:
+                    async for item in self._objects(kind.name, namespace):
                         used |= {ref.name(namespace) for ref in refs_of(item).values()}
         return used
+
+    async def _objects(self, kind: str, namespace: str) -> AsyncIterator[Any]:
+        """Yield the objects of a project by name, some at a time; pages of one revision would expire meanwhile."""
+        name = ""
+        while True:
+            after = Criterion("metadata.name", Operator.GREATER_THAN, (name,))
+            query = Query(namespace, where=after if name else None, order=(("metadata.name", False),), limit=PAGE)
+            items = (await self._resources.list(kind, query)).items
+            if not items:
+                return
+            for item in items:
+                yield item
+            name = items[-1].metadata.name
 
     async def _used_by_changes(self) -> set[str]:
         """Return the names that the change log refers to.  Raises Expired when it is cut meanwhile."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api import errors, external
+from api import blob_sweep, errors, external
 from api.blob_files import LocalFiles
 from api.blob_sweep import GRACE_DAYS, Sweeper
 from api.blobs import DAY_S, Blobs, Ref
@@ -270,11 +270,13 @@ async def sweep(stored: Stored, days: int) -> int:
     return removed
 
 
-async def test_a_value_that_an_object_has_stays_for_ever(stored: Stored) -> None:
-    await stored.create(model("m", 200))
+async def test_a_value_that_an_object_has_stays_for_ever(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blob_sweep, "PAGE", 2)
+    for number in range(7):
+        await stored.create(model(f"m-{number}", 200, f"of-{number}"))
     await stored.compact()
     assert await sweep(stored, 20) == 0
-    assert await stored.get("Model", "m")
+    assert len(stored.files()) == 7
 
 
 async def test_a_value_goes_when_no_object_and_no_change_has_it(stored: Stored) -> None:

@@ -105,8 +105,9 @@ def _by_time(db: Database, kind: str, query: Query) -> Source | None:
         here.append(db.dialect.among("s.namespace", "text", sorted(query.namespaces)))
     if here and _count(db, Source("object", (("s.kind = ?", [kind]),), True), here) <= FEW:
         return None
-    where: tuple[Condition, ...] = (("s.kind = ?", [kind]), ("s.key = ?", [field]), ("s.number IS NOT NULL", []))
-    return Source("field", where, False, sorted=True)
+    # The words of the index by namespace and time, or those of the index by time.
+    named: Condition = (f"s.key || '' = '{field}'", []) if query.namespace else ("s.key = ?", [field])
+    return Source("field", (("s.kind = ?", [kind]), named, ("s.number IS NOT NULL", [])), False, sorted=True)
 
 
 def _count(db: Database, one: Source, here: Sequence[Condition]) -> int:

@@ -23,6 +23,11 @@ TABLES = (
   PRIMARY KEY (object, key)) {by_key}""",
     "CREATE INDEX field_text ON field (kind, key, text, namespace, name) WHERE text IS NOT NULL",
     "CREATE INDEX field_number ON field (kind, key, number, namespace, name) WHERE number IS NOT NULL",
+    # The newest of a project, which is what people look at.  A list has to say the same words to be led here.
+    """CREATE INDEX field_created ON field (kind, namespace, number, name)
+  WHERE key || '' = 'metadata.creation_timestamp'""",
+    """CREATE INDEX field_updated ON field (kind, namespace, number, name)
+  WHERE key || '' = 'metadata.update_timestamp'""",
     """CREATE TABLE label (
   object BIGINT NOT NULL REFERENCES object(id) ON DELETE CASCADE, key {text} NOT NULL, kind {text} NOT NULL,
   namespace {text} NOT NULL, name {text} NOT NULL, value {text} NOT NULL, PRIMARY KEY (object, key)) {by_key}""",

@@ -49,6 +49,9 @@ QUERIES: Mapping[str, Query] = {
     "all, newest first": Query(order=(("metadata.creation_timestamp", True),)),
     "half, oldest first": Query(labels=(HALF,), order=(("metadata.creation_timestamp", False),)),
     "a namespace, last updated first": Query("p-1", order=(("metadata.update_timestamp", True),)),
+    "a namespace, newest first": Query("p-2", order=(("metadata.creation_timestamp", True),)),
+    "a small namespace, oldest first": Query("q", order=(("metadata.creation_timestamp", False),)),
+    "a filled namespace, newest first": Query("r", order=(("metadata.creation_timestamp", True),)),
     "few, newest first": Query(labels=(FEW,), order=(("metadata.creation_timestamp", True),)),
 }
 
@@ -58,7 +61,9 @@ async def fill(store: Any, first: int, last: int) -> None:
 
     def work(db: Database, following: Callable[[], int]) -> None:
         for number in range(first, last):
-            made = kinds()[KIND].new(f"p-{number % 4}", f"m-{number:05d}")
+            # Of r, all objects are older than those of the other namespaces.
+            namespace = "q" if number < HITS else "r" if number < 6 * HITS else f"p-{number % 4}"
+            made = kinds()[KIND].new(namespace, f"m-{number:05d}")
             made.metadata.uid = f"uid-{number}"
             made.metadata.creationTimestamp.seconds = number
             group = str(number // HITS)

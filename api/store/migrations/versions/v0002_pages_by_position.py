@@ -19,6 +19,10 @@ STATEMENTS = (
   PRIMARY KEY (object, key)) WITHOUT ROWID""",
     "CREATE INDEX field_text ON field (kind, key, text, namespace, name) WHERE text IS NOT NULL",
     "CREATE INDEX field_number ON field (kind, key, number, namespace, name) WHERE number IS NOT NULL",
+    """CREATE INDEX field_created ON field (kind, namespace, number, name)
+  WHERE key || '' = 'metadata.creation_timestamp'""",
+    """CREATE INDEX field_updated ON field (kind, namespace, number, name)
+  WHERE key || '' = 'metadata.update_timestamp'""",
     """CREATE TABLE label (
   object BIGINT NOT NULL REFERENCES object(id) ON DELETE CASCADE, key TEXT NOT NULL, kind TEXT NOT NULL,
   namespace TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (object, key)) WITHOUT ROWID""",

@@ -138,7 +138,8 @@ def _file_system(url: str) -> tuple[Any, str]:
         try:
             return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
         except (ImportError, ValueError) as error:
-            raise ValueError(f"the blob store {url!r} cannot be opened: {error}") from error
+            told = f"the blob store cannot be opened: {type(error).__name__} for {parts.scheme}://; see MA_BLOBS"
+            raise ValueError(told) from error
     given = dict(parse_qsl(parts.query))
     if not parts.netloc or not given.keys() <= S3_OPTIONS:
         raise ValueError(f"the blob store is s3://bucket/prefix with the options {', '.join(sorted(S3_OPTIONS))}")

@@ -96,7 +96,7 @@ class Config:
     api_host: str = LOOPBACK
     auth: AuthConfig = field(default_factory=AuthConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
-    blobs: str = ""
+    blobs: str = field(default="", repr=False)
     audit_anchor: Path | None = None
 
     @property

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from google.protobuf.message import Message
 
+from api.external import ANNOTATION, refs_of
 from api.kinds import Resource
 from api.validation import is_map, shown
 
 MOST = 20
 # What the server writes with every change says nothing of the change.
 OWN = frozenset({"metadata.resourceVersion", "metadata.generation", "metadata.managedFields"})
-OWN_LABELS = ("metadata.labels[michelangelo/",)
+OWN_LABELS = ("metadata.labels[michelangelo/", f"metadata.annotations[{ANNOTATION}]")
 
 
 def changed_fields(before: Resource, after: Resource) -> list[str]:
-    """Return the paths in which two versions of an object differ, at most 20, without what the server counts."""
+    """Return the paths in which two versions of an object differ, at most 20, without what the server counts.
+
+    Both may be light: a large field differs when it lies elsewhere.
+    """
     found: Iterator[str] = (
         path
         for part in ("metadata", "spec", "status")
         for path in _message(getattr(before, part), getattr(after, part), part)
         if path not in OWN and not path.startswith(OWN_LABELS)
     )
-    return list(islice(found, MOST))
+    one, two = refs_of(before), refs_of(after)
+    elsewhere = (path for path in sorted({*one, *two}) if one.get(path) != two.get(path))
+    return list(islice(dict.fromkeys(chain(elsewhere, found)), MOST))
 
 
 def _message(before: Message, after: Message, path: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from api import blob_sweep, errors, external
 from api.blob_files import LocalFiles
 from api.blob_sweep import GRACE_DAYS, Sweeper
 from api.blobs import DAY_S, Blobs, Ref
+from api.differences import changed_fields
 from api.external import External, refs_of
 from api.kinds import kinds
 from api.store import sql
@@ -137,6 +138,19 @@ async def test_a_field_is_replaced_and_removed(stored: Stored) -> None:
     assert not (await stored.get("Pipeline", "train")).spec.manifest.HasField("content")
     assert third.metadata.generation == 3
     assert await stored.listed("Pipeline") == [third]
+
+
+async def test_a_change_of_a_large_field_is_told_by_its_name(stored: Stored) -> None:
+    first = await stored.create(pipeline("train", 5_000))
+    second = type(first).FromString(first.SerializeToString())
+    second.spec.manifest.content.value = b"y" * 6_000
+    await stored.update(second)
+    first.spec.description = "stale"
+    with pytest.raises(errors.Conflict) as refused:
+        await stored.update(first)
+    assert [violation.field for violation in refused.value.violations] == ["spec.manifest.content"]
+    change = (await stored.changes())[-1]
+    assert changed_fields(change.previous, change.resource) == ["spec.manifest.content"]  # type: ignore[arg-type]
 
 
 async def test_a_reference_that_a_client_makes_up_is_not_followed(stored: Stored) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from api.gen.comments import COMMENTS
 from api.gen.michelangelo.api import options_pb2 as options
 from api.kinds import Kind
 from api.messages import enums, well_known
@@ -57,7 +58,7 @@ class Schemas:
             parts = {part: self._part(kind, part) for part in ("metadata", "spec", "status")}
             self.found[name] = {
                 "type": "object",
-                "description": f"A {kind.name}.",
+                **({"description": f"A {kind.name}."} | _told(name)),
                 "properties": {
                     "apiVersion": {"type": "string", "enum": [kind.group_version], "description": "Always this."},
                     "kind": {"type": "string", "enum": [kind.name], "description": "Always this."},
@@ -91,8 +92,11 @@ class Schemas:
         return reference(name)
 
     def _part(self, kind: Kind, part: str) -> Schema:
-        schema = self.message(kind.message.DESCRIPTOR.fields_by_name[part].message_type)
-        return schema if part == "metadata" else self._or_null(schema)
+        described = kind.message.DESCRIPTOR.fields_by_name[part]
+        schema = self.message(described.message_type)
+        if part != "metadata" or not self.nullable:
+            schema = self._or_null(schema)
+        return schema | _told(described.full_name)
 
     def message(self, descriptor: Descriptor) -> Schema:
         """Return the schema of a message: its own form, or a reference to it among those that were found."""
@@ -102,8 +106,9 @@ class Schemas:
             return own
         if name not in self.found:
             self.found[name] = {}
-            properties = {each.json_name: self._property(each) for each in descriptor.fields}
-            self.found[name] = {"type": "object", "properties": properties, "additionalProperties": False}
+            properties = {each.json_name: self._property(each) | _told(each.full_name) for each in descriptor.fields}
+            made = {"type": "object", "properties": properties, "additionalProperties": False}
+            self.found[name] = made | _told(name)
             required = [each.json_name for each in descriptor.fields if _required(each)]
             if required:
                 self.found[name]["required"] = required
@@ -180,6 +185,11 @@ class Schemas:
         if "anyOf" in schema:
             return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
         return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _told(name: str) -> Schema:
+    """Return what stands above a message or a field in its `.proto` file."""
+    return {"description": COMMENTS[name]} if name in COMMENTS else {}
 
 
 def reference(name: str) -> Schema:

@@ -124,7 +124,10 @@ def test_describe_explain_and_label(kubectl: Kubectl, shop: str) -> None:
     told = kubectl.run("describe", "pipelinerun", "one", "-n", shop)
     assert re.search(r"Spec:\n +Pipeline:\n +Name: +train", told)
     assert "Tier" in kubectl.run("describe", "project", shop)
-    assert re.search(r"FIELD: pipeline <ResourceIdentifier>", kubectl.run("explain", "pipelinerun.spec.pipeline"))
+    explained = kubectl.run("explain", "pipelinerun.spec.pipeline")
+    assert "FIELD: pipeline <ResourceIdentifier>" in explained
+    assert "The pipeline; required unless" in explained
+    assert "Which pipeline to run" in kubectl.run("explain", "pipelinerun.spec")
     kubectl.run("label", "pipeline", "train", "-n", shop, "team-")
     kubectl.run("annotate", "pipeline", "train", "-n", shop, "note=it's")
     assert "No resources" in kubectl.run("get", "pipelines", "-n", shop, "-l", "team")

@@ -65,7 +65,7 @@ def test_every_corner_of_a_kind_finds_nothing(server: HttpServed, tmp_path: Path
 
 @pytest.mark.robustness
 def test_twenty_thousand_requests_find_nothing(server: HttpServed, tmp_path: Path) -> None:
-    checked(server, tmp_path, "--phases", "examples,coverage,fuzzing,stateful", "-n", "40", timeout_s=1800)
+    checked(server, tmp_path, "--phases", "examples,coverage,fuzzing,stateful", "-n", "5", timeout_s=3000)
     assert server.asked >= LEAST_REQUESTS
     assert server.done("GET", f"{ROOT}/projects/example")["metadata"]["name"] == "example"
 

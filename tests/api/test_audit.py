@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from api import errors
-from api.audit import Entry, Record, canonical, first_break, link
+from api.audit import Entry, Record, canonical, first_break, link, read
 from api.audit_anchor import Anchor
 from api.cli import audit_verifier
 from api.cli.main import main
@@ -27,6 +27,7 @@ from api.operations import Operation
 from api.resources import Resources
 from api.store.open import open_store
 from tests.api.calling import PROJECT, Calling, Only, by, changed, family
+from tests.api.running import Served
 
 CALLS = 1_500
 TAMPERS = 1_000
@@ -351,3 +352,12 @@ def test_the_log_of_a_postgresql_store_is_verified_by_the_same_command(
     assert "2 records hold" in capsys.readouterr().out
     assert main(["audit", "list", "--name", "b"]) == 0
     assert "Project/b/b" in capsys.readouterr().out
+
+
+def test_a_write_whose_bytes_are_no_message_has_a_record(served: Served) -> None:
+    served.refused(lambda: served.raw("Model", "Create", b"\xff"))
+    served.refused(lambda: served.raw("Model", "Get", b"\xff"))
+    found = [read(record.body) for record in served.run(served.store.audit(0, 1_000))]
+    assert [(entry.verb, entry.kind, entry.outcome, entry.reason) for entry in found] == [
+        ("Create", "Model", "INVALID_ARGUMENT", "BAD_MESSAGE")
+    ]

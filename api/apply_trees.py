@@ -38,16 +38,23 @@ class Leaf:
     value: Any
 
 
-@dataclass
+@dataclass(eq=False)
 class Branch:
-    """What is declared in parts.  `form`: message, map, struct, list (items by key) or set.
+    """What is declared in parts.  `form`: message, map, struct, list (items by key, in their order) or set.
 
     rivals: of each step of a message, the other steps of its oneof.
     """
 
     form: str
     items: dict[str, Node] = field(default_factory=dict)
-    descriptor: Descriptor | None = field(default=None, compare=False)
+    descriptor: Descriptor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Branch) or self.form != other.form or self.items != other.items:
+            return False
+        return self.form != "list" or list(self.items) == list(other.items)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def rivals(self, step: str) -> Sequence[str]:
         """Return the steps that cannot be set beside this one."""

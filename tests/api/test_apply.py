@@ -132,6 +132,20 @@ def test_what_is_no_longer_declared_is_taken_away_and_nothing_else(served: Serve
     assert stored.spec.description == "words"
 
 
+def test_items_come_to_stand_in_the_order_in_which_they_are_declared(served: Served, project: str) -> None:
+    def tasks(names: str) -> Any:
+        new = wanted(project)
+        for name in names:
+            new.spec.manifest.task_specs.add(name=name)
+        return new
+
+    apply(served, tasks("abc"), "one")
+    apply(served, tasks("cx"), "two")
+    stored, outcome = apply(served, tasks("cba"), "one")
+    assert (outcome, [task.name for task in stored.spec.manifest.task_specs]) == ("CONFIGURED", list("cxba"))
+    assert apply(served, tasks("cba"), "one")[1] == "UNCHANGED"
+
+
 def test_what_was_written_before_anybody_declared_is_protected(served: Served, project: str) -> None:
     made = pipeline(project)
     made.spec.description = "by hand"

@@ -335,10 +335,7 @@ class ApplyRequest(_message.Message):
     """Whether to check and answer without storing; default false."""
     @_builtins.property
     def object(self) -> _any_pb2.Any:
-        """The resource as its own message, with kind, name and namespace, and only the fields that the manager wants to manage.
-        A field at its default is not declared. The status is ignored. With `metadata.uid` or `metadata.resourceVersion` the
-        resource must be that one.
-        """
+        """The resource as its own message, with only the fields that the manager wants; a field at its default is not declared."""
 
     def __init__(
         self,

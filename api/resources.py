@@ -46,7 +46,9 @@ from api.store.values import key_of
 from api.usage import refuse_used
 from api.validation import shown
 
+# Finalizers of the collector: wait for what the object owns, or let it go first.
 FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
 STATUS_IGNORED = "status was ignored: it is written by the platform alone"
 
 Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence[FieldViolation]]]
@@ -298,23 +300,24 @@ class Resources(Reads):
         if dry_run:
             check(key, await self._store.get(key), wanted)
             return
-        if foreground:
-            wanted = await self._hold(key, wanted)
+        if foreground or orphan:
+            wanted = await self._hold(key, wanted, FOREGROUND if foreground else ORPHAN)
         trail = self._trail("DeleteCollection" if part else "Delete", key, part=f"{namespace}/{name}" * part)
         gone = await self._store.delete(key, wanted, orphan=orphan, trail=trail)
         self.outcome.effects += 1
         self._access.wrote(gone, gone=not gone.metadata.finalizers)
 
-    async def _hold(self, key: Key, wanted: Preconditions) -> Preconditions:
-        """Keep an object until the collector lets it go, if it owns what waits for finalizers.
+    async def _hold(self, key: Key, wanted: Preconditions, finalizer: str) -> Preconditions:
+        """Keep an object until the collector has seen to what it owns, if that does not happen as it is removed.
 
         Returns what must hold of it now.  Raises NotFound, Conflict.
         """
         stored = await self._store.get(key)
         check(key, stored, wanted)
-        if stored.metadata.HasField("deletionTimestamp") or not await is_held(self, stored):
+        waits = await is_held(self, stored) if finalizer == FOREGROUND else bool(stored.metadata.finalizers)
+        if stored.metadata.HasField("deletionTimestamp") or not waits:
             return wanted
-        stored = await self.set_finalizer(stored, FOREGROUND, present=True)
+        stored = await self.set_finalizer(stored, finalizer, present=True)
         return _unchanged(stored) if wanted.resource_version else wanted
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Collects what owners leave behind: dependents of what is deleted in the foreground, and objects without any owner.
+"""Collects what owners leave behind: dependents of what waits for them or lets them go, and objects without any owner.
 
 The store removes an object with all it owns in one transaction; what is left to do here waits for finalizers.  An owner
 is named by its uid: another object of its name owns nothing.
@@ -14,7 +14,7 @@ from api.controllers.platform import Platform
 from api.dependents import dependents
 from api.errors import Conflict, NotFound
 from api.kinds import Resource, kinds
-from api.resources import FOREGROUND
+from api.resources import FOREGROUND, ORPHAN
 from api.store.base import Change, ChangeType, Criterion, Group, Key, Operator, Preconditions
 from api.store.values import DELETING, key_of
 
@@ -39,7 +39,7 @@ class Collector:
 
     def settled(self, resource: Resource) -> bool:
         """Whether it neither has owners nor waits for what it owns."""
-        return not resource.metadata.ownerReferences and not _waits(resource)
+        return not (resource.metadata.ownerReferences or _waits(resource, FOREGROUND) or _waits(resource, ORPHAN))
 
     async def related(self, change: Change) -> Sequence[Key]:
         """An owner that waits goes on when the last of its dependents is gone."""
@@ -55,7 +55,9 @@ class Collector:
         resource = await self._platform.resources.find(key)
         if resource is None:
             return None
-        if _waits(resource):
+        if _waits(resource, ORPHAN):
+            await self._let_go(resource)
+        if _waits(resource, FOREGROUND):
             return await self._wait(resource)
         if resource.metadata.ownerReferences and not await self._owners(resource):
             await self._delete(resource)
@@ -73,6 +75,15 @@ class Collector:
             return WAITING_LOOK_S
         await self._platform.resources.set_finalizer(resource, FOREGROUND, present=False)
         return None
+
+    async def _let_go(self, resource: Any) -> None:
+        """Have what it owns forget it, then forget that this was asked."""
+        for dependent in await dependents(self._platform.resources, resource):
+            kept = [owner for owner in dependent.metadata.ownerReferences if owner.uid != resource.metadata.uid]
+            del dependent.metadata.ownerReferences[:]
+            dependent.metadata.ownerReferences.extend(kept)
+            await self._platform.resources.update(dependent)
+        await self._platform.resources.set_finalizer(resource, ORPHAN, present=False)
 
     async def _owners(self, resource: Any) -> Sequence[str]:
         """Return the uids of the owners that exist."""
@@ -96,5 +107,5 @@ class Collector:
                 raise
 
 
-def _waits(resource: Resource) -> bool:
-    return resource.metadata.HasField("deletionTimestamp") and FOREGROUND in resource.metadata.finalizers
+def _waits(resource: Resource, finalizer: str) -> bool:
+    return resource.metadata.HasField("deletionTimestamp") and finalizer in resource.metadata.finalizers

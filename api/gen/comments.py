@@ -1645,7 +1645,7 @@ COMMENTS: dict[str, str] = {
     'michelangelo.platform.v1.ApplyRequest.dry_run': 'Whether to check and answer without storing; default false.',
     'michelangelo.platform.v1.ApplyRequest.field_manager': 'Who declares, for example `ci` or `nightly-tuning`; required, at most 128 characters.',
     'michelangelo.platform.v1.ApplyRequest.force': 'Whether to take over fields that another manager declared otherwise; default false.',
-    'michelangelo.platform.v1.ApplyRequest.object': 'The resource as its own message, with kind, name and namespace, and only the fields that the manager wants to manage. A field at its default is not declared. The status is ignored. With `metadata.uid` or `metadata.resourceVersion` the resource must be that one.',
+    'michelangelo.platform.v1.ApplyRequest.object': 'The resource as its own message, with only the fields that the manager wants; a field at its default is not declared.',
     'michelangelo.platform.v1.ApplyResponse': 'What became of it.',
     'michelangelo.platform.v1.ApplyResponse.Outcome': 'What was done.',
     'michelangelo.platform.v1.ApplyResponse.Outcome.CONFIGURED': 'It was changed, or its managers were.',

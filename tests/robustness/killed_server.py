@@ -60,9 +60,9 @@ class KilledServer:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> None:
-        """Start, and wait until the server says that it is ready."""
-        environ = {**os.environ, **self.config.environ(), **self._environ}
+    def start(self, failpoints: str = "") -> None:
+        """Start, and wait until the server says that it is ready.  failpoints: where it is to die in this life."""
+        environ = {**os.environ, **self.config.environ(), **self._environ, "MA_FAILPOINTS": failpoints}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "api.server"], env=environ, stdout=log, stderr=log, start_new_session=True
@@ -86,8 +86,10 @@ class KilledServer:
     def kill(self) -> None:
         """Kill -9, as the machine's memory killer would."""
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            # One that died by itself and was waited for is not killed: its number may be another's by now.
+            if self._process.returncode is None:
+                os.kill(self._process.pid, signal.SIGKILL)
+                self._process.wait()
             self._process = None
 
     @property
@@ -99,6 +101,14 @@ class KilledServer:
     def said(self) -> str:
         """Return what it logged in all its lives."""
         return self._log.read_text()
+
+    def wait_for_death(self, timeout_s: float) -> int | None:
+        """Return the exit status of a server that dies by itself, None if it lives on."""
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     def connect(self) -> Connection:
         """Return a new connection."""

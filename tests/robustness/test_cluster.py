@@ -8,9 +8,6 @@ import re
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,26 +15,20 @@ from typing import Any
 import grpc
 import pytest
 
-from api.config import Config
-from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.store.base import Query
 from api.store.open import open_store
-from api.workflows import TEMPLATE_TYPE, typed
 from tests.robustness.clients import LOST
 from tests.robustness.fakes.airflow import FakeAirflow
-from tests.robustness.fakes.served_airflow import listening
 from tests.robustness.faults.freeze import pause
-from tests.robustness.killed_server import Connection, KilledServer, free_ports
+from tests.robustness.killed_server import KilledServer
 from tests.robustness.lanes import lanes
+from tests.robustness.platforms import LEASE_S, PROJECT, READY_S, begun, cluster, prepare
 from tests.robustness.results import told
 from tests.servers import PostgresServer
 
 SERVERS = 3
 CLIENTS = 4
-LEASE_S = 1.5
-PROJECT = "flights"
-READY_S = 60.0
 BETWEEN_RUNS_S = 0.1
 # How long a dead leader may stay one: its lease, and a look for it.
 FAILOVER_S = LEASE_S + 2.0
@@ -84,43 +75,6 @@ class Submitter:
                 connection.close()
 
 
-@contextmanager
-def cluster(folder: Path, url: str) -> Iterator[tuple[list[KilledServer], FakeAirflow]]:
-    """Run the servers and an Airflow that they share."""
-    (airflow_port,) = free_ports(1)
-    config = Config(folder, folder)
-    airflow = FakeAirflow(config.dags_path, config.manifests_path)
-    airflow.template("train", rows={"type": "integer", "default": 10})
-    environ = {"MA_STORE_URL": url, "MA_AIRFLOW_PORT": str(airflow_port), "MA_LEASE_TTL_S": str(LEASE_S)}
-    with ExitStack() as stack:
-        stack.enter_context(listening(airflow, airflow_port))
-        made = [KilledServer(folder, called=f"api-{number}", environ=environ) for number in range(SERVERS)]
-        yield [stack.enter_context(server) for server in made], airflow
-
-
-def prepare(connection: Connection) -> None:
-    """Create a project and a pipeline, and wait until it is ready."""
-    connection.call("Project", "Create", project=kinds()["Project"].new(PROJECT, PROJECT))
-    pipeline = kinds()["Pipeline"].new(PROJECT, "train")
-    pipeline.spec.manifest.type = pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_YAML
-    pipeline.spec.manifest.file_path = "train"
-    pipeline.spec.manifest.content.Pack(typed(TEMPLATE_TYPE, {}))
-    connection.call("Pipeline", "Create", pipeline=pipeline)
-    deadline = time.monotonic() + READY_S
-    while True:
-        found = connection.call("Pipeline", "Get", namespace=PROJECT, name="train").pipeline
-        if found.status.state == pipeline_pb2.PIPELINE_STATE_READY:
-            return
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-
-
-def begun(airflow: FakeAirflow) -> Counter[str]:
-    """Return how many DAG runs were begun for each PipelineRun, whatever their ids."""
-    owners = [run.conf.get("ma", {}).get("owner_uid", run.run_id) for run in list(airflow.runs.values())]
-    return Counter(owners)
-
-
 def leader(servers: list[KilledServer]) -> KilledServer:
     """Return the server that began to lead last."""
     return max(
@@ -164,7 +118,7 @@ async def stored_runs(url: str) -> dict[str, str]:
 def test_whichever_server_dies_nothing_is_lost_or_doubled(postgres: PostgresServer, tmp_path: Path, kills: int) -> None:
     began, stop = time.monotonic(), threading.Event()
     url = postgres.url(postgres.database(), tcp=True)
-    with cluster(tmp_path, url) as (servers, airflow):
+    with cluster(tmp_path, url, SERVERS) as (servers, airflow):
         connection = servers[0].connect()
         prepare(connection)
         connection.close()

@@ -289,12 +289,14 @@ async def _check_release(client: EtcdClient) -> None:
 
 async def _prepare(client: EtcdClient, keys: Keys) -> bytes:
     """Write what an empty store needs and return the secret of page tokens.  Raises FailedPrecondition."""
-    request = rpc.TxnRequest()
-    request.compare.add(key=keys.version, target=rpc.Compare.VERSION, version=0)
-    for key, value in ((keys.version, str(VERSION).encode()), (keys.page_key, secrets.token_bytes(32))):
-        request.success.add(request_put=rpc.PutRequest(key=key, value=value))
-    await client.txn(request)
     _, (version, page_key) = await client.read([one(keys.version), one(keys.page_key)])
+    if not version.kvs:
+        request = rpc.TxnRequest()
+        request.compare.add(key=keys.version, target=rpc.Compare.VERSION, version=0)
+        for key, value in ((keys.version, str(VERSION).encode()), (keys.page_key, secrets.token_bytes(32))):
+            request.success.add(request_put=rpc.PutRequest(key=key, value=value))
+        await client.txn(request)
+        _, (version, page_key) = await client.read([one(keys.version), one(keys.page_key)])
     found = int(version.kvs[0].value)
     if found > VERSION:
         raise FailedPrecondition(

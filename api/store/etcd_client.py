@@ -23,6 +23,7 @@ from api.store.etcd_keys import after
 Answer = TypeVar("Answer", bound=Message)
 
 CALL_S = 5.0
+KEEP_S = 1.0
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
 OPTIONS = (
@@ -185,7 +186,7 @@ class EtcdClient:
             "/etcdserverpb.Lease/LeaseKeepAlive",
             request_serializer=_serialized,
             response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
-        )(timeout=CALL_S)
+        )(timeout=KEEP_S)
         try:
             await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
             answer = await call.read()

@@ -15,6 +15,7 @@ import json
 import math
 import time
 
+from api.errors import Unavailable
 from api.gen.etcd import kv_pb2 as kv
 from api.gen.etcd import rpc_pb2 as rpc
 from api.store.base import Lease
@@ -89,7 +90,12 @@ class Leadership:
         """Return an etcd lease whose term begins now."""
         term_s = max(1, math.ceil(ttl_s))
         lease, granted_s = self._own.get((name, holder), (0, 0))
-        if granted_s < term_s or not await self._client.keep_alive(lease):
+        kept = False
+        if granted_s >= term_s:
+            # A member that does not answer: the others grant a new one.
+            with contextlib.suppress(Unavailable):
+                kept = await self._client.keep_alive(lease)
+        if not kept:
             lease = await self._client.grant(term_s)
             self._own[name, holder] = (lease, term_s)
         return lease

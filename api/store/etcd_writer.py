@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from api.errors import ApiError, Unavailable
+from api.errors import ApiError, ResourceExhausted, Unavailable
 from api.gen.etcd import kv_pb2 as kv
 from api.gen.etcd import rpc_pb2 as rpc
 from api.store.etcd_client import CompactedError, EtcdClient, LeaseGoneError, one
@@ -188,7 +188,13 @@ class Writer:
         lease = await self._requests_lease() if draft.kept else 0
         self._history.saw(draft.head.revision, draft.memory.at)
         head = replace(draft.head, compacted=self._forgettable(draft.head, draft.memory.head.revision))
-        answer, doubted = await self._client.txn(_transaction(draft, lease, head))
+        try:
+            answer, doubted = await self._client.txn(_transaction(draft, lease, head))
+        except ResourceExhausted:
+            # The transaction that reaches etcd's quota is refused, and carried out all the same.
+            if await self._is_written(draft):
+                return True
+            raise
         if answer.succeeded:
             turn.ended()
             draft.memory.committed(head, answer.header.revision, draft.writes, self._keys.all_objects)

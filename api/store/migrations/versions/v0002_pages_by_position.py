@@ -17,11 +17,11 @@ STATEMENTS = (
   object BIGINT NOT NULL REFERENCES object(id) ON DELETE CASCADE, key TEXT NOT NULL, kind TEXT NOT NULL,
   namespace TEXT NOT NULL, name TEXT NOT NULL, text TEXT, whole TEXT, number NUMERIC,
   PRIMARY KEY (object, key)) WITHOUT ROWID""",
-    "CREATE INDEX field_text ON field (kind, key, text, namespace, name) WHERE text IS NOT NULL",
-    "CREATE INDEX field_number ON field (kind, key, number, namespace, name) WHERE number IS NOT NULL",
-    """CREATE INDEX field_created ON field (kind, namespace, number, name)
+    "CREATE INDEX field_text ON field (kind, key, text, namespace, name, object) WHERE text IS NOT NULL",
+    "CREATE INDEX field_number ON field (kind, key, number, namespace, name, object) WHERE number IS NOT NULL",
+    """CREATE INDEX field_created ON field (kind, namespace, number, name, object)
   WHERE key || '' = 'metadata.creation_timestamp'""",
-    """CREATE INDEX field_updated ON field (kind, namespace, number, name)
+    """CREATE INDEX field_updated ON field (kind, namespace, number, name, object)
   WHERE key || '' = 'metadata.update_timestamp'""",
     """CREATE TABLE label (
   object BIGINT NOT NULL REFERENCES object(id) ON DELETE CASCADE, key TEXT NOT NULL, kind TEXT NOT NULL,
@@ -29,7 +29,7 @@ STATEMENTS = (
     """INSERT INTO label SELECT l.object, l.key, l.kind, o.namespace, o.name, l.value
   FROM label_1 AS l JOIN object AS o ON o.id = l.object""",
     "DROP TABLE label_1",
-    "CREATE INDEX label_value ON label (kind, key, value, namespace, name)",
+    "CREATE INDEX label_value ON label (kind, key, value, namespace, name, object)",
     """CREATE TABLE lease (
   name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch BIGINT NOT NULL, expires REAL NOT NULL, ttl REAL NOT NULL)""",
     "INSERT INTO lease SELECT name, holder, epoch, expires, expires FROM lease_1",

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from api.cli.platform import record
 from api.config import Config
 from api.kinds import kinds
@@ -42,3 +44,14 @@ def test_a_copy_that_is_not_there_is_one_line(ma: Ma, config: Config, tmp_path: 
     assert refused.err.count("\n") == 1
     assert "there is no copy" in refused.err
     assert ma("backup", str(tmp_path / "copy.db")).code == 1
+
+
+def test_a_store_in_a_database_is_not_copied_as_a_file(
+    ma: Ma, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MA_STORE_URL", "postgresql://ma:secret@127.0.0.1/ma")
+    for command in ("backup", "restore"):
+        refused = ma(command, str(tmp_path / "copy.db"))
+        assert refused.code == 1
+        assert "pg_dump" in refused.err
+        assert "secret" not in refused.err

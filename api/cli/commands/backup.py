@@ -19,7 +19,7 @@ def backup(file: Annotated[Path, typer.Argument(help="Where to write the copy; m
     from api.cli.context import configuration, say
     from api.store import backup as copies
 
-    revision = copies.backup(configuration().store_path, file)
+    revision = copies.backup(_store(configuration().store_address), file)
     say(f"{file}: the store at revision {revision}")
 
 
@@ -39,6 +39,7 @@ def restore(
     from api.store import backup as copies
 
     config = configuration()
+    store = _store(config.store_address)
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     entry = Entry(
         time_us=time.time_ns() // 1000,
@@ -52,7 +53,19 @@ def restore(
     )
     try:
         with record.lock(config.run_path):
-            restored = copies.restore(file, config.store_path, entry, revision)
+            restored = copies.restore(file, store, entry, revision)
     except BlockingIOError:
         raise Failure("the platform runs: stop it with `ma down`, then restore") from None
     say(f"{restored.objects} objects as of revision {restored.revision}; the next revision is {restored.newest + 1}")
+
+
+def _store(address: str) -> Path:
+    """Return the file of a SQLite store.  Raises Failure for another, which has tools of its own."""
+    from api.cli.exits import Failure
+
+    scheme, _, path = address.partition(":///")
+    if scheme != "sqlite":
+        kind = address.partition(":")[0]
+        told = f"the store is in {kind}: back it up with the tools of {kind} (pg_dump, etcdctl snapshot)"
+        raise Failure(told)
+    return Path(path)

@@ -17,6 +17,7 @@ from api.gen.michelangelo.api import options_pb2 as options
 from api.kinds import Kind
 from api.messages import enums, well_known
 from api.messages.fill import ANY
+from api.messages.plain import KUBERNETES
 from api.messages.values import FLOATS, INTEGERS
 from api.validation import is_map
 
@@ -153,7 +154,9 @@ class Schemas:
         if described.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
             return {"type": "boolean"}
         if described.cpp_type in INTEGERS:
-            return self._integer(described.cpp_type in WIDE, RANGES[described.cpp_type])
+            owner: Any = described.containing_type
+            wide = described.cpp_type in WIDE and (self.nullable or not str(owner.full_name).startswith(KUBERNETES))
+            return self._integer(wide, RANGES[described.cpp_type])
         assert described.cpp_type in FLOATS
         return {"anyOf": [{"type": "number"}, {"type": "string"}]} if self.nullable else {"type": "number"}
 

@@ -27,7 +27,7 @@ CLIENTS = 8
 PAGE = 1_000
 RECORDS = 500
 TAMPERS = 1_000
-PASSES = (15, 60)
+PASSES = (12, 40)
 MUTATING = {"Create", "Update", "Delete"}
 
 

@@ -38,6 +38,7 @@ class PostgresServer:
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    _heir: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str = "postgres", *, tcp: bool = False) -> str:
         """Return the address of one of its databases."""
@@ -63,6 +64,12 @@ class PostgresServer:
                 user=_account(),
                 start_new_session=True,
             )
+        # However the tests end, even killed, the server ends with them: then nobody holds the other end of this pipe.
+        self._heir = subprocess.Popen(
+            ["sh", "-c", f"read _; kill -QUIT {self.process.pid}; sleep 1; rm -rf {self.folder}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + START_S
         while subprocess.run(self._ready(), capture_output=True, check=False).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -99,6 +106,10 @@ class PostgresServer:
         """End the server and all its processes, by default at once and without a word."""
         if self.process is None:
             return
+        if self._heir is not None and self._heir.stdin is not None:
+            self._heir.kill()
+            self._heir.wait()
+            self._heir.stdin.close()
         # Its processes lead sessions of their own: each is named.
         family = psutil.Process(self.process.pid).children(recursive=True) if number == signal.SIGKILL else []
         self.process.send_signal(number)

@@ -73,7 +73,7 @@ async def test_a_hundred_thousand_objects_at_rest_cost_nothing(tmp_path: Path) -
     await until(world, Key("Project", "fresh", "fresh"))
     acted_s = time.monotonic() - began
     deadline = time.monotonic() + 60
-    while world.manager.busy and time.monotonic() < deadline:
+    while world.manager.busy and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     start_s, start_cpu_s = time.monotonic() - began, cpu_s() - used
     await asyncio.sleep(5)

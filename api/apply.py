@@ -162,8 +162,12 @@ def merged(
     others = [owner.without(path for path, _ in lost) for owner in owners if owner.manager != manager]
     mine = [owner for owner in owners if owner.manager == manager]
     before = frozenset[Path]().union(*(owner.paths for owner in mine if owner.operation == APPLY))
-    # What its manager changed before without declaring it, it declares now.
-    others += [owner.without(declared_now) for owner in mine if owner.operation != APPLY]
+    # What its manager changed before without declaring it, it declares now, or has written over.
+    others += [
+        owner.without(path for path in owner.paths if path in declared_now or changes(live, result, path))
+        for owner in mine
+        if owner.operation != APPLY
+    ]
     held = {path[:length] for owner in others for path in owner.paths for length in range(1, len(path) + 1)}
     kept = held | {path[:length] for path in declared_now for length in range(1, len(path) + 1)}
     for path in sorted(before - declared_now, key=len, reverse=True):

@@ -65,7 +65,8 @@ class Model:
         self.live.update(wanted)
         before = self.owned.get((manager, APPLY), set())
         self.owned[manager, APPLY] = set(wanted)
-        self.owned.get((manager, UPDATE), set()).difference_update(wanted)
+        own = self.owned.get((manager, UPDATE), set())
+        own -= {path for path in own if path in wanted or path not in self.live}
         for path in sorted(before - set(wanted), key=len):
             self._abandon(path)
         self._tidy()

@@ -129,7 +129,9 @@ async def test_a_watch_from_any_version_brings_all_that_follows(store: SqliteSto
 async def test_what_is_no_longer_kept_is_refused_before_the_watch_opens(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "small.db", window=100, window_s=0.0)
     async with Hub(store, Limits(ring_events=10)) as hub:
-        last = await write(store, 2500)
+        for _ in range(10):
+            await asyncio.gather(*(write(store, 5) for _ in range(50)))
+        last = await store.revision()
         # What is beyond the window is forgotten beside the writes.
         refused: Expired | None = None
         async with asyncio.timeout(10):

@@ -47,7 +47,7 @@ class Together:
         self._waiting.append(data)
 
     def _flush(self) -> None:
-        if self._waiting:
+        if self._waiting and not self._transport.is_closing():
             waiting, self._waiting = self._waiting, []
             data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
             self._transport.write(data if self.sealed is None else self.sealed.seal(data))

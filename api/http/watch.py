@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from api.admission import refuse
@@ -17,7 +16,7 @@ from api.events import Event, EventType
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.http import objects, table
 from api.http.accept import TABLE, form
-from api.http.exchange import Answer, Exchange, as_json
+from api.http.exchange import Answer, Exchange, Stream, as_json
 from api.http.resources import Resource, operation
 from api.http.status import failure
 from api.kinds import Kind
@@ -59,55 +58,60 @@ class Watching:
             allow_bookmarks=query.flag("allowWatchBookmarks"),
         )
         name, encode = _encoder(resource.kind, exchange)
-        there: Iterable[Any] = ()
+        first = None
         if request.resource_version in ANY_VERSION:
-            there, request.resource_version = await self._there(resource, exchange)
+            first = await self._page(resource, exchange, "")
+            request.resource_version = first.metadata.resourceVersion
         watch = await self._platform.watch(exchange.call, request)
 
         async def stream(write: Write) -> None:
             async with watch:
-                for item in there:
-                    await watch.deliver(write(encode("ADDED", 0, item)))
-                with contextlib.suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(timeout_s):
-                        await _follow(watch, write, name, encode, exchange.call.request_id)
+                        page = first
+                        while page is not None:
+                            await watch.deliver(write(b"".join([encode("ADDED", 0, item) for item in page.items])))
+                            after = getattr(page.metadata, "continue")
+                            page = await self._page(resource, exchange, after) if after else None
+                        await _follow(watch, write, name, encode)
+                except ApiError as error:
+                    line = as_json({"type": "ERROR", "object": failure(error, exchange.call.request_id)}) + b"\n"
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await write(line)
 
-        return Answer(stream=stream)
+        return Answer(stream=_in_time(stream))
 
-    async def _there(self, resource: Resource, exchange: Exchange) -> tuple[list[Any], str]:
-        """Return every selected object, and the version at which that is all."""
+    async def _page(self, resource: Resource, exchange: Exchange, after: str) -> Any:
+        """Return a page of the selected objects; all pages are of the version of the first."""
         wanted = operation(resource.kind.name, "List")
         request = wanted.request(namespace=resource.namespace)
         options = request.list_options
         options.labelSelector = exchange.query.text("labelSelector")
         options.fieldSelector = exchange.query.text("fieldSelector")
         options.limit = PAGE
-        items: list[Any] = []
-        while True:
-            call = replace(exchange.call, repeatable=False)
-            got: Any = await self._operations.call(call, wanted, request)
-            page = getattr(got, got.DESCRIPTOR.fields[0].name)
-            items.extend(page.items)
-            following = getattr(page.metadata, "continue")
-            if not following:
-                return items, page.metadata.resourceVersion
-            setattr(options, "continue", following)
+        setattr(options, "continue", after)
+        got: Any = await self._operations.call(exchange.call, wanted, request)
+        return getattr(got, got.DESCRIPTOR.fields[0].name)
 
 
-async def _follow(watch: Watch, write: Write, name: str, encode: Encode, request_id: str) -> None:
-    """Write events until the watch ends, and then why."""
+def _in_time(stream: Stream) -> Stream:
+    """Return a stream whose end in time is an end like any other."""
+
+    async def ended(write: Write) -> None:
+        with contextlib.suppress(TimeoutError):
+            await stream(write)
+
+    return ended
+
+
+async def _follow(watch: Watch, write: Write, name: str, encode: Encode) -> None:
+    """Write events until the watch ends.  Raises why."""
 
     def encoded(event: Event) -> bytes:
         return encode(event.type.value, event.revision, event.resource)
 
-    try:
-        async for events in watch:
-            await watch.deliver(write(b"".join([event.once(name, encoded) for event in events])))
-    except ApiError as error:
-        line = as_json({"type": "ERROR", "object": failure(error, request_id)}) + b"\n"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                await write(line)
+    async for events in watch:
+        await watch.deliver(write(b"".join([event.once(name, encoded) for event in events])))
 
 
 def _encoder(kind: Kind, exchange: Exchange) -> tuple[str, Encode]:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api.events import Limits
+from api.http import watch
 from tests.api.http_running import ROOT, HttpServed
 
 SPEC = {"manifest": {"filePath": "train_and_deploy"}}
@@ -91,6 +92,18 @@ def test_a_watch_without_a_version_begins_with_all(server: HttpServed, pipelines
         assert [lines.told(), lines.told()] == [("ADDED", "one"), ("ADDED", "two")]
         create(server, pipelines, "three")
         assert lines.told() == ("ADDED", "three")
+
+
+def test_all_that_is_there_is_told_page_by_page(
+    server: HttpServed, pipelines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PAGE", 3)
+    for number in range(8):
+        create(server, pipelines, f"p{number}")
+    with watching(server, pipelines) as lines:
+        assert [lines.told() for _ in range(8)] == [("ADDED", f"p{number}") for number in range(8)]
+        create(server, pipelines, "last")
+        assert lines.told() == ("ADDED", "last")
 
 
 def test_a_selector_tells_what_comes_and_goes(server: HttpServed, pipelines: str) -> None:

@@ -46,6 +46,7 @@ def document() -> dict[str, Any]:
     }
 
 
+@cache
 def index() -> dict[str, Any]:
     """Return where the 3.0 documents lie.  Clients keep each until its hash changes."""
     found = {"api/v1": core(), **{f"apis/{name}": group(name) for name in discovery.group_versions()}}

@@ -96,15 +96,14 @@ def _choose(db: Database, query: Query, candidates: Sequence[Source]) -> tuple[S
 
 
 def _by_time(db: Database, kind: str, query: Query) -> Source | None:
-    """Return the objects by a time that all of them have, None if the list is not ordered so, or of few objects."""
+    """Return the objects by a time that all of them have, None if the list is not ordered so, or of few namespaces."""
     field = query.order[0][0]
     if field not in TIMES:
         return None
-    here: list[Condition] = [("s.namespace = ?", [query.namespace])] if query.namespace else []
-    if query.namespaces is not None:
-        here.append(db.dialect.among("s.namespace", "text", sorted(query.namespaces)))
-    if here and _count(db, Source("object", (("s.kind = ?", [kind]),), True), here) <= FEW:
-        return None
+    if not query.namespace and query.namespaces is not None:
+        here = [db.dialect.among("s.namespace", "text", sorted(query.namespaces))]
+        if _count(db, Source("object", (("s.kind = ?", [kind]),), True), here) <= FEW:
+            return None
     # The words of the index by namespace and time, or those of the index by time.
     named: Condition = (f"s.key || '' = '{field}'", []) if query.namespace else ("s.key = ?", [field])
     return Source("field", (("s.kind = ?", [kind]), named, ("s.number IS NOT NULL", [])), False, sorted=True)

@@ -8,6 +8,9 @@ import re
 import threading
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from tests.servers import PostgresServer
 
 SERVERS = 3
 CLIENTS = 4
-BETWEEN_RUNS_S = 0.1
+BETWEEN_RUNS_S = 0.4
 # How long a dead leader may stay one: its lease, and a look for it.
 FAILOVER_S = LEASE_S + 2.0
 
@@ -75,6 +78,35 @@ class Submitter:
                 connection.close()
 
 
+def settled(airflow: FakeAirflow, due: int) -> Counter[str]:
+    """Wait while DAG runs are still begun; return how many each PipelineRun has."""
+    counted, moved = begun(airflow), time.monotonic()
+    while len(counted) < due and time.monotonic() - moved < READY_S:
+        time.sleep(0.2)
+        before, counted = counted, begun(airflow)
+        moved = time.monotonic() if counted != before else moved
+    return counted
+
+
+@contextmanager
+def at_work(airflow: FakeAirflow) -> Iterator[None]:
+    """Let the DAG runs end soon after they began, as they do when there is a scheduler."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.2):
+            for run in list(airflow.runs.values()):
+                airflow.finish(run)
+
+    thread = threading.Thread(target=work, name="airflow-at-work")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def leader(servers: list[KilledServer]) -> KilledServer:
     """Return the server that began to lead last."""
     return max(
@@ -118,7 +150,7 @@ async def stored_runs(url: str) -> dict[str, str]:
 def test_whichever_server_dies_nothing_is_lost_or_doubled(postgres: PostgresServer, tmp_path: Path, kills: int) -> None:
     began, stop = time.monotonic(), threading.Event()
     url = postgres.url(postgres.database(), tcp=True)
-    with cluster(tmp_path, url, SERVERS) as (servers, airflow):
+    with cluster(tmp_path, url, SERVERS) as (servers, airflow), at_work(airflow):
         connection = servers[0].connect()
         prepare(connection)
         connection.close()
@@ -136,10 +168,7 @@ def test_whichever_server_dies_nothing_is_lost_or_doubled(postgres: PostgresServ
             if one.failed is not None:
                 raise one.failed
         acknowledged = {name: uid for one in submitters for name, uid in one.acknowledged.items()}
-        deadline = time.monotonic() + READY_S
-        while set(begun(airflow)) < set(acknowledged.values()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        counted = begun(airflow)
+        counted = settled(airflow, len(acknowledged))
     stored = asyncio.run(stored_runs(url))
     faults = [f"{name} is lost" for name, uid in acknowledged.items() if stored.get(name) != uid]
     faults += [f"{name} happened, but nobody was told" for name in stored.keys() - acknowledged.keys()]

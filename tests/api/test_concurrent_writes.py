@@ -82,9 +82,9 @@ def test_eight_writers_lose_no_update(served: Served, family: Any) -> None:
 def test_forced_updates_without_a_version_all_succeed(served: Served, family: Any) -> None:
     family.metadata.resourceVersion = ""
 
-    def force(item: Any) -> None:
+    def force(item: Any) -> bytes:
         request = request_of("ModelFamily", "Update", model_family=item).SerializeToString()
-        served.raw("ModelFamily", "Update", request, metadata=(("x-force", "true"),))
+        return served.raw("ModelFamily", "Update", request, metadata=(("x-force", "true"),))
 
     ended = at_once(WRITERS, lambda n: [force(changed(family, f"{n}-{i}")) for i in range(10)])
     assert not [end for end in ended if hasattr(end, "reason")]

@@ -30,7 +30,8 @@ class Result:
 
 def bound(trials: int, failed: int) -> str:
     """Return the failure rate that 95 % of such runs would exceed: 3/n when none of n failed."""
-    if failed or not trials:
+    # Of three trials or fewer nothing can be said.
+    if failed or trials <= 3:
         return "-"
     return f"< {100 * 3 / trials:.2g} %"
 

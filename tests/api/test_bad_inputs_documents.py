@@ -155,7 +155,9 @@ def test_every_kind_can_be_applied_empty_or_says_what_it_needs(
     served: Served, project: str, ma: Ma, tmp_path: Path, kind: str
 ) -> None:
     name = project if kind == "Project" else "empty"
-    head = HEAD.format(kind=kind, name=name, project=project).replace("michelangelo.api/v2", kinds()[kind].group_version)
+    head = HEAD.format(kind=kind, name=name, project=project).replace(
+        "michelangelo.api/v2", kinds()[kind].group_version
+    )
     (tmp_path / "file.yaml").write_text(head + "  {}\n")
     code, out, err = ma("apply", "-f", str(tmp_path / "file.yaml"))
     assert "Traceback" not in err

@@ -175,7 +175,7 @@ class Schemas:
             return {"type": "string", "enum": names}
         short = [name.removeprefix(enums.prefix(described)) for name in names]
         spelled = {"type": "string", "enum": list(dict.fromkeys([*names, *short]))}
-        return {"anyOf": [spelled, {"type": "integer", "format": "int32", "minimum": 0, "maximum": 2**31 - 1}]}
+        return {"anyOf": [spelled, {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}]}
 
     def _or_null(self, schema: Schema) -> Schema:
         """Return a schema that takes null too, which the reader takes for nothing."""

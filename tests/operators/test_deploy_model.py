@@ -1,6 +1,7 @@
 """The rollout stage over a real API server with its controllers: it asks, waits and says what the deployment says."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import deployment_pb2 as wire
 from api.gen.michelangelo.api.v2 import revision_pb2
 from api.kinds import kinds
@@ -69,7 +71,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         monkeypatch.setenv("MA_HOME", str(tmp_path))
         monkeypatch.setenv("MA_API_PORT", str(port))
         monkeypatch.setattr(michelangelo, "TIMEOUT_S", 5.0)
-        monkeypatch.setattr(deploy_model, "REVISION_WAIT_S", 0.2)
+        monkeypatch.setattr(deploy_model, "REVISION_WAIT_S", 2.0)
         await made.project()
         await made.resources.create(kinds()["InferenceServer"].new("flights", "local"))
         deployment = kinds()["Deployment"].new("flights", "late")
@@ -212,9 +214,13 @@ async def interfere(world: PausedWorld, monkeypatch: pytest.MonkeyPatch, *, time
     left = [times]
 
     async def label() -> None:
-        found = await world.resources.get("Deployment", "flights", "late")
-        found.metadata.labels["seen"] = str(left[0])
-        await world.resources.update(found)
+        while True:
+            found = await world.resources.get("Deployment", "flights", "late")
+            found.metadata.labels["seen"] = str(left[0])
+            # The controller writes too.
+            with contextlib.suppress(Conflict):
+                await world.resources.update(found)
+                return
 
     def read(self: Client, kind: str, namespace: str, name: str) -> Any:
         found = get(self, kind, namespace, name)

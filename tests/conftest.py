@@ -19,8 +19,9 @@ HERE = Path(__file__).resolve().parent
 PLATFORM = "e2e"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put each test into its group, and the platform's group first."""
+    """Put each test into its group, and the platform's group first.  Before xdist looks for groups."""
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             item.add_marker(pytest.mark.xdist_group(_group(item)))

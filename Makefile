@@ -26,7 +26,7 @@ up: setup  ## start the platform and stay until Ctrl-C
 	@$(BIN)/ma up $(ARGS)
 
 test: setup  ## every test, two files at a time; ARGS selects, for example ARGS=tests/api
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 robustness: setup  ## the long lane of the fault tests; ARGS selects
 	mkdir -p build && MA_ROBUSTNESS_RESULTS=$(abspath build/robustness.jsonl) $(BIN)/python -m pytest -m robustness $(ARGS)

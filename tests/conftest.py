@@ -7,6 +7,7 @@ beside each other.  Servers that are not are started once per session, when the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +16,24 @@ from tests.servers import postgres, postgres_url
 
 __all__ = ["etcd", "etcd_url", "postgres", "postgres_url"]
 
-HERE = Path(__file__).resolve().parent
-PLATFORM = "e2e"
+PLATFORM = "tests/e2e"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put each test into its group, and the platform's group first.  Before xdist looks for groups."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: _group(item) != PLATFORM)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the platform's tests first: they take longest."""
+    items.sort(key=lambda item: _group(item.nodeid) != PLATFORM)
 
 
-def _group(item: pytest.Item) -> str:
-    inside = item.path.relative_to(HERE)
-    return PLATFORM if inside.parts[0] == PLATFORM else inside.as_posix()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker one group after another."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler: Any = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _group
+    return scheduler
+
+
+def _group(nodeid: str) -> str:
+    path = Path(nodeid.split("::", 1)[0])
+    return PLATFORM if path.is_relative_to(PLATFORM) else path.as_posix()

@@ -76,7 +76,8 @@ def test_it_gets_and_runs_the_pipeline_and_gets_and_kills_the_run(client: Call, 
     before = {run.metadata.name for run in flights.api.list("PipelineRun", PROJECT)}
     client("pipeline", "run", "-n", PROJECT, "--name", "train")
     (name,) = {run.metadata.name for run in flights.api.list("PipelineRun", PROJECT)} - before
-    assert name in client("pipeline_run", "get", "-n", PROJECT)
+    # At once: on a busy machine each call takes seconds, and the run goes on meanwhile.
     client("pipeline_run", "kill", "-n", PROJECT, "--name", name, "--yes")
     flights.until_ended(name, timeout_s=40)
+    assert name in client("pipeline_run", "get", "-n", PROJECT)
     assert "KILLED" in client("pipeline_run", "get", "-n", PROJECT, "--name", name)

@@ -1,7 +1,7 @@
 """Collects what owners leave behind: dependents of what waits for them or lets them go, and objects without any owner.
 
-The store removes an object with all it owns in one transaction; what is left to do here waits for finalizers.  An owner
-is named by its uid: another object of its name owns nothing.
+The store removes an object with all it owns, and what is left to do here waits for finalizers; or the server stopped
+while it removed more than etcd takes at once.  An owner is named by its uid: another object of its name owns nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from api.errors import Conflict, NotFound
 from api.kinds import Resource, kinds
 from api.resources import FOREGROUND, ORPHAN
 from api.store.base import Change, ChangeType, Criterion, Group, Key, Operator, Preconditions
-from api.store.values import DELETING, key_of
+from api.store.values import DELETING, is_going, key_of
 
 WAITING_LOOK_S = 5.0
 RECENT_S = 3600.0
+# After this a removal that was begun is gone on with here, as its own server may have stopped.
+REMOVAL_S = 60.0
 
 
 class Collector:
@@ -38,8 +40,9 @@ class Collector:
         return Group((Criterion(DELETING, Operator.IS_NOT_NULL), recent), any=True)
 
     def settled(self, resource: Resource) -> bool:
-        """Whether it neither has owners nor waits for what it owns."""
-        return not (resource.metadata.ownerReferences or _waits(resource, FOREGROUND) or _waits(resource, ORPHAN))
+        """Whether it neither has owners nor waits for what it owns, nor is half removed."""
+        waits = _waits(resource, FOREGROUND) or _waits(resource, ORPHAN)
+        return not (resource.metadata.ownerReferences or waits or is_going(resource))
 
     async def related(self, change: Change) -> Sequence[Key]:
         """An owner that waits goes on when the last of its dependents is gone."""
@@ -55,12 +58,22 @@ class Collector:
         resource = await self._platform.resources.find(key)
         if resource is None:
             return None
+        if is_going(resource):
+            return await self._remove(resource)
         if _waits(resource, ORPHAN):
             await self._let_go(resource)
         if _waits(resource, FOREGROUND):
             return await self._wait(resource)
         if resource.metadata.ownerReferences and not await self._owners(resource):
             await self._delete(resource)
+        return None
+
+    async def _remove(self, resource: Any) -> float | None:
+        began: int = resource.metadata.deletionTimestamp.seconds
+        left_s = began + REMOVAL_S - self._platform.now().timestamp()
+        if left_s > 0:
+            return left_s
+        await self._delete(resource)
         return None
 
     async def _wait(self, resource: Any) -> float | None:

@@ -155,6 +155,10 @@ class Write:
     must_exist: tuple[Key, ...] = field(default_factory=tuple)
 
 
+# How long the answer of a request is kept at least.
+REQUESTS_KEPT_S = 48 * 3600
+
+
 @dataclass(frozen=True)
 class Request:
     """A client's own name for one mutating call.  `scope`: principal and method; `digest`: SHA-256 of what it asks.

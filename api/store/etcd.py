@@ -117,9 +117,11 @@ class EtcdStore:
     ) -> Resource:
         """Remove an object and what it alone owns, or mark it deleted while it has finalizers.
 
-        What is too much for one transaction of etcd goes in several: the deepest first, the object itself with its
-        trail last.  Whatever ends it halfway leaves no object without its owner, and the same delete goes on.
+        What is too much for one transaction of etcd goes in several: the first marks the object deleted, with its
+        trail, and from then on it can own nothing new; the deepest go first and the object itself goes last.
+        Whatever ends it halfway leaves no object without its owner, and the next delete goes on.
         """
+        begun: list[Resource] = []
 
         async def work(draft: Draft) -> Resource | None:
             if (answered := await records.replayed(draft, trail, key.kind)) is not None:
@@ -133,16 +135,28 @@ class EtcdStore:
                 marked = records.mark(draft, stored)
                 records.leave(draft, trail, before, marked)
                 return marked
+            untouched = draft.mark()
             if not await records.clear(draft, stored, orphan=orphan):
+                draft.back(untouched)
+                begun[:] = [records.mark(draft, stored, finalized=True)]
+                records.leave(draft, trail, before, stored)
                 return None
             gone = records.remove(draft, stored)
             records.leave(draft, trail, before, None)
             return gone
 
-        while True:
-            done = await self._writer.carry_out(records.reads_of(self._keys, trail, key), work)
-            if done is not None:
-                return done
+        async def go_on(draft: Draft) -> Resource | None:
+            await records.replayed(draft, fenced, key.kind)
+            stored = await records.find(draft, key)
+            if stored is None or stored.metadata.uid != begun[0].metadata.uid:
+                return begun[0]
+            return records.remove(draft, stored) if await records.clear(draft, stored, orphan=orphan) else None
+
+        fenced = Trail(fence=trail.fence)
+        done = await self._writer.carry_out(records.reads_of(self._keys, trail, key), work)
+        while done is None:
+            done = await self._writer.carry_out(records.reads_of(self._keys, fenced, key), go_on)
+        return done
 
     async def remembered(self, request: Request, kind: str) -> Resource | None:
         """Return what a repeated request answered with."""

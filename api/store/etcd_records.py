@@ -16,7 +16,7 @@ from api.store.base import ChangeType, Key, Request, Trail, deposed, request_reu
 from api.store.etcd_draft import Draft, FullError, Reads
 from api.store.etcd_keys import Keys
 from api.store.records import parse
-from api.store.values import key_of
+from api.store.values import is_going, key_of
 
 DIGEST_BYTES = 32
 # What a transaction needs beside the changes of what a deleted object owns: its own change and the trail.
@@ -34,9 +34,10 @@ async def find(draft: Draft, key: Key) -> Resource | None:
 
 
 async def require(draft: Draft, keys: Sequence[Key]) -> None:
-    """Check within the transaction that referees are still there."""
+    """Check within the transaction that referees are still there, and that none is being removed."""
     for key in keys:
-        if await draft.read(draft.keys.object(key)) is None:
+        referee = await find(draft, key)
+        if referee is None or is_going(referee):
             raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
 
 
@@ -117,12 +118,15 @@ def _version(resource: Resource | None) -> tuple[str, bytes]:
     return resource.metadata.resourceVersion, resource.SerializeToString(deterministic=True)
 
 
-def mark(draft: Draft, resource: Resource) -> Resource:
-    """Give an object its deletionTimestamp, unless it has one."""
-    if resource.metadata.HasField("deletionTimestamp"):
+def mark(draft: Draft, resource: Resource, *, finalized: bool = False) -> Resource:
+    """Give an object its deletionTimestamp, unless it has one.  `finalized`: its finalizers have done their work."""
+    if resource.metadata.HasField("deletionTimestamp") and not (finalized and resource.metadata.finalizers):
         return resource
     before = copy.deepcopy(resource)
-    resource.metadata.deletionTimestamp.seconds = int(time.time())
+    if finalized:
+        del resource.metadata.finalizers[:]
+    if not resource.metadata.HasField("deletionTimestamp"):
+        resource.metadata.deletionTimestamp.seconds = int(time.time())
     return put(draft, resource, ChangeType.MODIFIED, before)
 
 

@@ -1,7 +1,8 @@
 """The right of one transaction to be the next, for one that others overtook again and again.
 
-Others see it when they begin, and wait for a moment; it goes with the transaction that it was taken for, or with the
-next one if that was never heard of again.  It makes writers fair, and none of them right.
+Others see it when they begin, and wait as long as its holder says so again before every try; it goes with the
+transaction that it was taken for, or with the next one if nothing was heard of it for a while.  It makes writers fair,
+and none of them right.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from api.gen.etcd import rpc_pb2 as rpc
 from api.store.etcd_client import EtcdClient
 from api.store.etcd_keys import Keys
 
-# For how long others wait for a transaction; one takes some milliseconds.
-TURN_S = 0.25
+# For how long others wait for a word of its holder: longer than one try of a large transaction on a busy machine.
+TURN_S = 1.0
 
 
 class Turn:
@@ -27,24 +28,34 @@ class Turn:
         self._key = keys.turn
         self._name = uuid.uuid4().hex.encode()
         self._taken = False
-        self._waits_for = b""
+        self._waits_for = 0
         self._since = 0.0
 
-    def is_free(self, holder: bytes | None) -> bool:
-        """Whether nobody else is next, or was for so long that it may be dead."""
+    def is_free(self, holder: bytes | None, version: int) -> bool:
+        """Whether nobody else is next, or was silent for so long that it may be dead.
+
+        version: the etcd revision at which the holder last said that it is next.
+        """
         if holder in (None, self._name):
             return True
-        if holder != self._waits_for:
-            self._waits_for, self._since = holder or b"", time.monotonic()
+        if version != self._waits_for:
+            self._waits_for, self._since = version, time.monotonic()
         return time.monotonic() - self._since > TURN_S
 
     async def take(self) -> None:
-        """Be the next, if nobody else is."""
-        request = rpc.TxnRequest()
-        request.compare.add(key=self._key, target=rpc.Compare.VERSION, version=0)
-        request.success.add(request_put=rpc.PutRequest(key=self._key, value=self._name))
-        await self._client.txn(request)
+        """Be the next, if nobody else is; say so again, if it is this one."""
+        held = rpc.Compare(key=self._key, target=rpc.Compare.VALUE, value=self._name)
+        if self._taken and await self._put(held):
+            return
+        # Without an answer it may be taken.
         self._taken = True
+        self._taken = await self._put(rpc.Compare(key=self._key, target=rpc.Compare.VERSION, version=0))
+
+    async def _put(self, condition: rpc.Compare) -> bool:
+        request = rpc.TxnRequest(compare=[condition])
+        request.success.add(request_put=rpc.PutRequest(key=self._key, value=self._name))
+        answer, doubted = await self._client.txn(request)
+        return answer.succeeded or doubted
 
     def ended(self) -> None:
         """Take note that it went with its transaction."""

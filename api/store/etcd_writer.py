@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from api.errors import ApiError, ResourceExhausted, Unavailable
 from api.gen.etcd import kv_pb2 as kv
 from api.gen.etcd import rpc_pb2 as rpc
+from api.store.base import REQUESTS_KEPT_S
 from api.store.etcd_client import CompactedError, EtcdClient, LeaseGoneError, one
 from api.store.etcd_draft import Draft, FullError, Reads
 from api.store.etcd_history import History
@@ -37,7 +38,6 @@ LONGEST_PAUSE_S = 0.05
 MOST_LOST = 4
 COMPACT_EVERY = 1000
 MOST_FORGOTTEN = 5000
-REQUESTS_KEPT_S = 48 * 3600
 # One etcd lease is shared by the requests of an hour, so that none is forgotten early.
 LEASE_SHARED_S = 3600
 
@@ -151,7 +151,7 @@ class Writer:
             draft = await self._draft(memory, batch, guess=remembered)
             if remembered:
                 draft.compare(self._keys.turn, 0)
-            elif not turn.is_free(await self._turn(draft)):
+            elif not turn.is_free(*await self._turn(draft)):
                 return None
             outcomes = await _computed(draft, batch, sure=not remembered)
             if outcomes is None:
@@ -174,11 +174,11 @@ class Writer:
         await draft.begin([job.reads for job in batch], guess=guess)
         return draft
 
-    async def _turn(self, draft: Draft) -> bytes | None:
-        """Return who is next, and let the commit fail if that changes."""
+    async def _turn(self, draft: Draft) -> tuple[bytes | None, int]:
+        """Return who is next and since which revision, and let the commit fail if that changes."""
         await draft.load_now([self._keys.turn])
         draft.compare(self._keys.turn)
-        return await draft.read(self._keys.turn)
+        return await draft.read(self._keys.turn), draft.compared[self._keys.turn]
 
     async def _commit(self, draft: Draft, turn: Turn, *, remembered: bool) -> bool:
         """Write what a draft wants; False if somebody else wrote since it was read."""

@@ -30,6 +30,11 @@ def key_of(resource: Resource) -> Key:
     return Key(resource.DESCRIPTOR.name, resource.metadata.namespace, resource.metadata.name)
 
 
+def is_going(resource: Resource) -> bool:
+    """Whether it is being removed, with all that it owns: deleted, and nothing is left to do before."""
+    return resource.metadata.HasField("deletionTimestamp") and not resource.metadata.finalizers
+
+
 def scalar(value: Any) -> Scalar | None:
     """Return an index value as SQL and JSON know it.  Times become microseconds since 1970."""
     if isinstance(value, Timestamp | meta.Time):

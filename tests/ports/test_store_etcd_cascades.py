@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.errors import FailedPrecondition, Unavailable
-from api.store.base import Key, Preconditions, Query, Trail, Write
+from api.store.base import ChangeType, Key, Preconditions, Query, Trail, Write
 from api.store.etcd import EtcdStore, open_etcd
 from api.store.etcd_client import EtcdClient, below
 from tests.etcd_servers import EtcdServer, etcd_server
@@ -58,7 +58,9 @@ async def test_a_cascade_larger_than_a_transaction_goes_in_several_and_whole(
     await _graph(store, owner, 300)
     before = await store.revision()
     await store.delete(Key(KIND, PROJECT, "owner"), Preconditions(), trail=Trail(audit=entry("owner")))
-    changes = await heard(store, before, 321)
+    marked, *changes = await heard(store, before, 322)
+    assert (marked.type, marked.key.name) == (ChangeType.MODIFIED, "owner"), "who watches is told before it is all done"
+    assert marked.resource.metadata.HasField("deletionTimestamp")
     gone = [change.key.name for change in changes]
     assert len(set(gone)) == 321
     assert gone[-1] == "owner"
@@ -109,7 +111,8 @@ async def test_a_child_that_arrives_during_a_large_cascade_is_deleted_or_refused
     arriving = asyncio.create_task(arrive())
     await asyncio.sleep(0.02)
     await store.delete(Key(KIND, PROJECT, "owner"), Preconditions())
-    assert await arriving > 0
+    arrived = await arriving
+    assert arrived > 0, "nobody is refused before the deletion begins"
     assert not (await store.list(KIND, Query())).items
     await store.close()
     await other.close()

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +20,7 @@ import pytest
 
 from api.calls import Call
 from api.config import Config
-from api.controllers.collector import Collector
+from api.controllers.collector import REMOVAL_S, Collector
 from api.controllers.leadership import Leadership
 from api.controllers.platform import Platform
 from api.controllers.runtime import Manager, Term
@@ -27,7 +29,7 @@ from api.kinds import Resource, kinds
 from api.manifests import Manifests
 from api.resources import Resources
 from api.store import sqlite
-from api.store.base import Change, ChangeType, Key
+from api.store.base import Change, ChangeType, Key, Write
 from api.store.sqlite import SqliteStore
 from tests.robustness.fakes import airflow as fake_airflow
 from tests.robustness.fakes.backend import FakeBackend
@@ -83,6 +85,10 @@ class Finalizing:
         return None
 
 
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
 class World:
     def __init__(self, loop: VirtualLoop, rng: random.Random, folder: Path) -> None:
         self.loop, self.rng = loop, rng
@@ -103,7 +109,7 @@ class World:
         def begin(leadership: Leadership) -> Term:
             client = Client(self.airflow, Weather(self.rng), self.loop, self.rng)
             manifests, backend = Manifests(self.config), FakeBackend()
-            platform = Platform(self.config, leadership.resources, client, manifests, backend, manager.wake)
+            platform = Platform(self.config, leadership.resources, client, manifests, backend, manager.wake, _now)
             return Term((Collector(platform), Finalizing(leadership.resources, self.done, self.rng)))
 
         manager = Manager(self.users, begin, ttl_s=3, holder=process.name, clock=self.loop.time, rng=self.rng)
@@ -168,13 +174,38 @@ class World:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         broken = list(self.broken)
+        await self.end()
+        return broken
+
+    async def go_on(self, objects: int) -> Sequence[str]:
+        """Have every object half removed, as a server leaves it that stopped, and collect."""
+        await self.build(objects)
+        families = (await self.users.list("ModelFamily")).items
+        for item in families:
+            if not item.metadata.finalizers:
+                item.metadata.deletionTimestamp.seconds = int(time.time())
+                await self.store.update(Write(item, item.metadata.resourceVersion))
+                self.model.delete(item.metadata.name, "background")
+        self.start()
+        await asyncio.sleep(REMOVAL_S / 2)
+        if len((await self.users.list("ModelFamily")).items) < len(families):
+            self.broken.append("a removal was taken from the server that was at it")
+        await asyncio.sleep(REMOVAL_S / 2 + REST_S)
+        await self.compare("all removals")
+        await self.end()
+        return self.broken
+
+    async def end(self) -> None:
         for process in self.past:
             await self.loop.bury(process)
         await self.store.close()
-        return broken
 
 
 def live(seed: int, *, objects: int, deletes: int, kills: int) -> None:
+    simulate(seed, lambda world: world.live(objects, deletes, kills))
+
+
+def simulate(seed: int, life: Callable[[World], Awaitable[Sequence[str]]]) -> None:
     rng = random.Random(seed)
     loop = VirtualLoop(rng)
     with (
@@ -184,7 +215,7 @@ def live(seed: int, *, objects: int, deletes: int, kills: int) -> None:
     ):
 
         async def whole() -> Sequence[str]:
-            return await World(loop, rng, Path(folder)).live(objects, deletes, kills)
+            return await life(World(loop, rng, Path(folder)))
 
         try:
             broken = loop.run_until_complete(whole())
@@ -196,6 +227,10 @@ def live(seed: int, *, objects: int, deletes: int, kills: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_left_after_deletes_is_what_the_owners_say(seed: int) -> None:
     live(seed, objects=40, deletes=30, kills=6)
+
+
+def test_a_removal_that_stopped_half_way_is_gone_on_with() -> None:
+    simulate(7, lambda world: world.go_on(30))
 
 
 @pytest.mark.robustness

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 LONGEST_ID = 128
 MOST_WARNINGS = 10
+# What a transport reads of one request.
+LARGEST_REQUEST_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from api.calls import LARGEST_REQUEST_BYTES
 from api.errors import InvalidArgument
 from api.http.exchange import Exchange
 from api.http.refusals import TooLarge, Unsupported
 from api.validation import shown
 
-LARGEST_BYTES = 4 * 1024 * 1024
 GZIP = 16 + zlib.MAX_WBITS
 JSON, YAML = "application/json", "application/yaml"
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
@@ -56,7 +56,7 @@ def _media(given: str) -> str:
 
 async def _received(exchange: Exchange) -> bytes:
     length = exchange.header("content-length")
-    if length.isascii() and length.isdigit() and int(length[:18]) > LARGEST_BYTES:
+    if length.isascii() and length.isdigit() and int(length[:18]) > LARGEST_REQUEST_BYTES:
         raise _too_large()
     parts, size = [], 0
     while True:
@@ -65,7 +65,7 @@ async def _received(exchange: Exchange) -> bytes:
             raise Gone
         part = message.get("body", b"")
         size += len(part)
-        if size > LARGEST_BYTES:
+        if size > LARGEST_REQUEST_BYTES:
             raise _too_large()
         parts.append(part)
         if not message.get("more_body", False):
@@ -73,7 +73,9 @@ async def _received(exchange: Exchange) -> bytes:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(f"the body has more than {LARGEST_BYTES} bytes: store large values elsewhere and give their URI")
+    return TooLarge(
+        f"the body has more than {LARGEST_REQUEST_BYTES} bytes: store large values elsewhere and give their URI"
+    )
 
 
 def _unpacked(data: bytes, encoding: str) -> bytes:
@@ -83,10 +85,10 @@ def _unpacked(data: bytes, encoding: str) -> bytes:
         raise Unsupported(f"the header Content-Encoding is {shown(encoding)!r}: send gzip or nothing")
     unpacker = zlib.decompressobj(GZIP)
     try:
-        found = unpacker.decompress(data, LARGEST_BYTES + 1)
+        found = unpacker.decompress(data, LARGEST_REQUEST_BYTES + 1)
     except zlib.error:
         raise InvalidArgument("the body is no gzip", reason="BAD_MESSAGE") from None
-    if len(found) > LARGEST_BYTES:
+    if len(found) > LARGEST_REQUEST_BYTES:
         raise _too_large()
     if not unpacker.eof:
         raise InvalidArgument("the body is a gzip that is cut off", reason="BAD_MESSAGE")

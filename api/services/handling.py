@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from api.auth.entrance import Entrance
-from api.calls import Call, named
+from api.calls import LARGEST_REQUEST_BYTES, Call, named
 from api.errors import ApiError, InvalidArgument, ResourceExhausted
 from api.services.status import status_of
 
@@ -28,7 +28,6 @@ UNREADABLE = {
 }
 
 LONGEST_WARNING = 256
-LARGEST_BYTES = 4 * 1024 * 1024
 
 # Returns the call with who makes it, or refuses it.
 Enter = Callable[[Call, Any], Awaitable[Call]]
@@ -91,8 +90,8 @@ def endpoint(path: str, request_class: Any, work: Work, enter: Enter, unread: Un
 
 def parse(request_class: Any, raw: bytes) -> Any:
     """Return the message of some bytes.  Raises InvalidArgument, ResourceExhausted (TOO_LARGE)."""
-    if len(raw) > LARGEST_BYTES:
-        told = f"the request has {len(raw)} bytes, at most {LARGEST_BYTES} are read"
+    if len(raw) > LARGEST_REQUEST_BYTES:
+        told = f"the request has {len(raw)} bytes, at most {LARGEST_REQUEST_BYTES} are read"
         raise ResourceExhausted(f"{told}: store large values elsewhere and give their URI", reason="TOO_LARGE")
     try:
         return request_class.FromString(raw)

@@ -20,7 +20,7 @@ from api.errors import ApiError, FailedPrecondition, Unavailable
 from api.store import opening, postgres_probe, sql
 from api.store.database import Database
 from api.store.postgres_link import Link, PostgresDatabase, connect, outcome_unknown, refusal
-from api.store.sqlstore import REQUESTS_KEPT_S, WINDOW, WINDOW_S, Read, SqlStore
+from api.store.sqlstore import WINDOW, WINDOW_S, Read, SqlStore
 from api.store.writer import LostError, Work, Writer, closed
 
 T = TypeVar("T")
@@ -91,10 +91,8 @@ class Session:
 
     def tidy(self, db: Database) -> bool:
         """Forget old changes and answers."""
-        now = time.time()
         try:
-            changes = sql.compact(db, self._window, now - self._window_s)
-            return sql.forget_requests(db, now - REQUESTS_KEPT_S) or changes
+            return sql.tidy(db, self._window, self._window_s)
         except psycopg.Error as error:
             raise LostError(refusal(error), alone=False) from error
 

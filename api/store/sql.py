@@ -11,7 +11,7 @@ from typing import Any
 
 from api.audit import GENESIS, Record, link
 from api.kinds import Resource
-from api.store.base import ChangeType, Key, Scalar
+from api.store.base import REQUESTS_KEPT_S, ChangeType, Key, Scalar
 from api.store.database import Bound, Database
 from api.store.schema import TEXT_LENGTH
 from api.store.values import TEXTS
@@ -171,6 +171,13 @@ def forget_requests(db: Database, before: float) -> bool:
     for scope, id_ in rows:
         db.execute("DELETE FROM request WHERE scope = ? AND id = ?", (scope, id_))
     return len(rows) == STEP
+
+
+def tidy(db: Database, window: int, window_s: float) -> bool:
+    """Forget some old changes and some answers that were kept long enough; whether there may be more."""
+    now = time.time()
+    changes = compact(db, window, now - window_s)
+    return forget_requests(db, now - REQUESTS_KEPT_S) or changes
 
 
 def dependents(db: Database, uid: str) -> list[Key]:

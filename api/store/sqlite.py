@@ -23,7 +23,7 @@ from api.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavaila
 from api.store import opening, sql
 from api.store.database import SQLITE, Bound, Database, Dialect, Rows
 from api.store.filesystem import refuse_network
-from api.store.sqlstore import REQUESTS_KEPT_S, WINDOW, WINDOW_S, Read, SqlStore
+from api.store.sqlstore import WINDOW, WINDOW_S, Read, SqlStore
 from api.store.writer import LostError, Work, Writer, closed
 
 T = TypeVar("T")
@@ -123,10 +123,8 @@ class Session:
 
     def tidy(self, db: Database) -> bool:
         """Forget old changes and answers."""
-        now = time.time()
         try:
-            changes = sql.compact(db, self._window, now - self._window_s)
-            return sql.forget_requests(db, now - REQUESTS_KEPT_S) or changes
+            return sql.tidy(db, self._window, self._window_s)
         except sqlite3.Error as error:
             raise LostError(refusal(self._path, error), alone=False) from error
 

@@ -17,9 +17,9 @@ from benchmarks.measuring.figures import Figure, Goal, percentile
 from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved
 from benchmarks.systems import control_planes, grpc_calls, sides, store_fill
-from benchmarks.systems.control_planes import TOKEN, Keeping
+from benchmarks.systems.control_planes import Keeping
 from benchmarks.systems.processes import on_core
-from benchmarks.systems.servers import CLIENT_CORE
+from benchmarks.systems.servers import CLIENT_CORE, TOKEN
 from benchmarks.systems.sides import BUSY_S, CALLS, CONNECTIONS, PEER_CALLS, PROJECT
 from benchmarks.workbench import Workbench
 

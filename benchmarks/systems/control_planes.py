@@ -15,9 +15,7 @@ from api.cli.airflow_env import process, without_airflow
 from api.cli.platform import sessions
 from api.config import Config
 from benchmarks.systems.processes import Usage, free_ports, started, usage, wait_until
-from benchmarks.systems.servers import SERVER_CORE, asked
-
-TOKEN = "a-token-of-the-benchmarks"
+from benchmarks.systems.servers import SERVER_CORE, TOKEN, asked
 
 
 @dataclass(frozen=True)

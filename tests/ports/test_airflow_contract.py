@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 
 from api.airflow import Airflow, DagRun
 from api.errors import AlreadyExists, InvalidArgument, NotFound
+from tests.free_ports import free_ports
 from tests.robustness.fakes.airflow import FakeAirflow, FakeDag
 
 DAGS = Path(__file__).with_name("airflow_dags.py")
@@ -65,13 +65,6 @@ def fake() -> FakeAirflow:
     return made
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def settings(home: Path, port: int) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
     wanted = {
@@ -98,7 +91,7 @@ def settings(home: Path, port: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def real_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home, port = tmp_path_factory.mktemp("airflow"), free_port()
+    home, port = tmp_path_factory.mktemp("airflow"), free_ports(1)[0]
     environ = settings(home, port)
     (home / "dags").mkdir()
     shutil.copy(DAGS, home / "dags" / "contract.py")

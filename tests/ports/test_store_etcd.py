@@ -20,7 +20,8 @@ from api.store.base import Key, Preconditions, Query, Write
 from api.store.etcd import EtcdStore, open_etcd
 from api.store.etcd_client import EtcdClient, below, one
 from api.store.etcd_turn import TURN_S
-from tests.etcd_servers import EtcdServer, etcd_server, free_ports
+from tests.etcd_servers import EtcdServer, etcd_server
+from tests.free_ports import free_ports
 from tests.ports.etcd_stores import KIND, PROJECT, family, heard, root_of
 
 

@@ -21,7 +21,8 @@ from api.errors import Conflict, Unavailable
 from api.kinds import kinds
 from api.store.base import Change, ChangeType, Key, Preconditions, Query, Write
 from api.store.etcd import EtcdStore, open_etcd
-from tests.etcd_servers import EtcdServer, etcd_server, free_ports
+from tests.etcd_servers import EtcdServer, etcd_server
+from tests.free_ports import free_ports
 from tests.robustness.faults.freeze import frozen
 from tests.robustness.faults.proxy import GOOD, Fault, Proxy
 

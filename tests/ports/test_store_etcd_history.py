@@ -12,10 +12,10 @@ import pytest
 from api.audit import first_break
 from api.errors import Conflict, DataLoss, Expired
 from api.gen.etcd import rpc_pb2 as rpc
-from api.store.base import Key, Preconditions, Query, Request, Trail, Write
+from api.store.base import REQUESTS_KEPT_S, Key, Preconditions, Query, Request, Trail, Write
 from api.store.etcd import EtcdStore, open_etcd
 from api.store.etcd_client import CompactedError, EtcdClient, below, one
-from api.store.etcd_writer import COMPACT_EVERY, REQUESTS_KEPT_S
+from api.store.etcd_writer import COMPACT_EVERY
 from tests.etcd_servers import EtcdServer, etcd_server
 from tests.ports.etcd_stores import KIND, PROJECT, entry, family, heard, root_of
 

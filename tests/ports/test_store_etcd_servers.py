@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from api.kinds import kinds
-from tests.etcd_servers import free_ports
+from tests.free_ports import free_ports
 from tests.robustness.killed_server import KilledServer
 
 KIND, PROJECT = "ModelFamily", "shop"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,3 +84,19 @@ class Caller:
             time.sleep(pick.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             connection = Connection(self.address, self.token)
+
+
+@contextmanager
+def at_work(callers: Sequence[Caller], calls: int) -> Iterator[Sequence[threading.Thread]]:
+    """Let each caller make so many calls; the block ends when all have, and raises what one of them raised."""
+    threads = [threading.Thread(target=one.run, args=(calls,)) for one in callers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.join()
+    for caller in callers:
+        if caller.failed is not None:
+            raise caller.failed

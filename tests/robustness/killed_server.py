@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +14,10 @@ from typing import Any
 
 import grpc
 
+from api.cli.platform import probes
 from api.config import AuthConfig, Config
 from api.kinds import kinds
+from tests.free_ports import free_ports
 
 START_S = 30.0
 CALL_S = 10.0
@@ -27,17 +27,6 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 200),
 )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all different because all are held at once."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 class KilledServer:
@@ -74,14 +63,7 @@ class KilledServer:
             time.sleep(0.02)
 
     def _ready(self) -> bool:
-        asked = http.client.HTTPConnection("127.0.0.1", self.config.api_http_port, timeout=5)
-        try:
-            asked.request("GET", "/readyz")
-            return asked.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            asked.close()
+        return probes.fetch(self.config.api_http_port, "/readyz")[0] == 200
 
     def kill(self) -> None:
         """Kill -9, as the machine's memory killer would."""

@@ -12,9 +12,10 @@ from api.config import Config
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.workflows import TEMPLATE_TYPE, typed
+from tests.free_ports import free_ports
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.fakes.served_airflow import listening
-from tests.robustness.killed_server import Connection, KilledServer, free_ports
+from tests.robustness.killed_server import Connection, KilledServer
 
 LEASE_S = 1.5
 PROJECT = "flights"

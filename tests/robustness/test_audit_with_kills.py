@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import pytest
 
 from api.audit import Entry, Record, canonical, first_break, link, read
 from api.store.open import open_store
-from tests.robustness.callers import Caller
+from tests.robustness.callers import Caller, at_work
 from tests.robustness.clients import shop
 from tests.robustness.history.watch_rules import DELETED, Event
 from tests.robustness.killed_server import KilledServer
@@ -66,22 +65,14 @@ def test_every_effect_has_its_record_though_the_server_dies(place: Place, tmp_pa
         shop(connection)
         connection.close()
         callers = [Caller(number, server.config.api_address, server.config.token) for number in range(CLIENTS)]
-        threads = [threading.Thread(target=one.run, args=(calls // CLIENTS,)) for one in callers]
-
         pick, deaths = random.Random(calls), 0
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            # Between a commit and its answer: what is written after the commit is not written.
-            if deaths == 0 or server.wait_for_death(0.05) is not None:
-                server.kill()
-                server.start(f"store.after_commit=kill@{pick.randint(*PASSES)}")
-                deaths += 1
-        for thread in threads:
-            thread.join()
-        for caller in callers:
-            if caller.failed is not None:
-                raise caller.failed
+        with at_work(callers, calls // CLIENTS) as threads:
+            while any(thread.is_alive() for thread in threads):
+                # Between a commit and its answer: what is written after the commit is not written.
+                if deaths == 0 or server.wait_for_death(0.05) is not None:
+                    server.kill()
+                    server.start(f"store.after_commit=kill@{pick.randint(*PASSES)}")
+                    deaths += 1
     changes, records = asyncio.run(stored(place.url))
     faults = faults_of(changes, records)
     told(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.store.open import open_store
-from tests.robustness.callers import Caller
+from tests.robustness.callers import Caller, at_work
 from tests.robustness.clients import shop
 from tests.robustness.faults.killer import Killer
 from tests.robustness.faults.proxy import Fault, Proxy
@@ -57,21 +57,14 @@ def test_a_repeated_call_has_one_effect(busy_place: Place, tmp_path: Path, calls
         shop(connection)
         connection.close()
         callers = [Caller(number, proxy.address, server.config.token) for number in range(CLIENTS)]
-        threads = [threading.Thread(target=one.run, args=(calls // CLIENTS,)) for one in callers]
 
         def strike(_: random.Random) -> None:
             server.kill()
             server.start()
 
         killer = Killer(strike, between_s=(0.1, 0.6), seed=calls)
-        with killer.about():
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        for caller in callers:
-            if caller.failed is not None:
-                raise caller.failed
+        with killer.about(), at_work(callers, calls // CLIENTS):
+            pass
         cuts = proxy.cuts
     faults = faults_of(callers, asyncio.run(changes_of(busy_place.url)))
     told(

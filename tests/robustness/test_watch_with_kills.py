@@ -17,7 +17,7 @@ import pytest
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import kinds
 from api.store.open import open_store
-from tests.robustness.callers import Caller
+from tests.robustness.callers import Caller, at_work
 from tests.robustness.clients import shop
 from tests.robustness.faults.killer import Killer
 from tests.robustness.history.watch_rules import BOOKMARK, Event, expected, judged, missing
@@ -84,7 +84,6 @@ def write_all(servers: list[KilledServer], changes: int) -> int:
     """Write through the servers while they die; return how often one did."""
     token = servers[0].config.token
     callers = [Caller(n, servers[n % 2].config.api_address, token) for n in range(WRITERS)]
-    threads = [threading.Thread(target=one.run, args=(changes // WRITERS,)) for one in callers]
 
     def strike(pick: random.Random) -> None:
         server = pick.choice(servers)
@@ -92,14 +91,8 @@ def write_all(servers: list[KilledServer], changes: int) -> int:
         server.start()
 
     killer = Killer(strike, between_s=(0.3, 0.8), seed=changes)
-    with killer.about():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for caller in callers:
-        if caller.failed is not None:
-            raise caller.failed
+    with killer.about(), at_work(callers, changes // WRITERS):
+        pass
     return killer.strikes
 
 

@@ -22,3 +22,12 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     )
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def project(secured: Secured) -> str:
+    """A project in which every role has its user."""
+    made = secured.owner.project()
+    for role in ROLES:
+        secured.owner.bind(made, role.upper(), f"user:{role}")
+    return made

@@ -18,15 +18,6 @@ from tests.security.secured import OWNER, Secured, token_of
 Ma = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def project(secured: Secured) -> str:
-    """A project in which every role has its user."""
-    made = secured.owner.project()
-    for role in ROLES:
-        secured.owner.bind(made, role.upper(), f"user:{role}")
-    return made
-
-
 @pytest.fixture
 def ma(secured: Secured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ma:
     """The command in the name of a user; returns code, output and errors."""

@@ -18,15 +18,6 @@ def family(project: str, name: str = "family") -> Any:
     return kinds()["ModelFamily"].new(project, name)
 
 
-@pytest.fixture(scope="module")
-def project(secured: Secured) -> str:
-    """A project in which every role has its user."""
-    made = secured.owner.project()
-    for role in ROLES:
-        secured.owner.bind(made, role.upper(), f"user:{role}")
-    return made
-
-
 @pytest.mark.parametrize(
     ("role", "kind", "may"),
     [

@@ -21,7 +21,7 @@ from api.auth.static import digest
 from api.cli.platform import probes
 from api.client import Client
 from api.config import Config, ConfigurationError, load
-from tests.robustness.killed_server import free_ports
+from tests.free_ports import free_ports
 from tests.security.certificates import Authority
 
 BAD_CONFIGURATION = 78

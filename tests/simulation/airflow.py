@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from api.airflow import TIMEOUT_S, Airflow
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from tests.robustness.fakes.airflow import FakeAirflow, FakeRun, _run_json
-from tests.simulation.virtual import WHO, Dead, VirtualLoop
+from tests.simulation.virtual import WHO, Dead, VirtualLoop, deliver
 
 REFUSALS = {404: NotFound, 409: AlreadyExists, 400: InvalidArgument, 422: InvalidArgument}
 
@@ -123,7 +123,7 @@ class Client(Airflow):
             except Exception as raised:
                 result, error = None, raised
             if fate in ("fine", "late"):
-                self._loop.outside(self._rng.uniform(0.001, 0.05), lambda: _settle(answer, result, error))
+                self._loop.outside(self._rng.uniform(0.001, 0.05), lambda: deliver(answer, result, error))
 
         if fate in ("refused", "error"):
             await asyncio.sleep(0.01)
@@ -136,12 +136,3 @@ class Client(Airflow):
                 return await answer
         except TimeoutError:
             raise Unavailable("Airflow does not answer in time") from None
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

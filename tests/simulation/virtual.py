@@ -107,7 +107,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             result, error = func(*args), None
         except Exception as raised:
             result, error = None, raised
-        self.call_later(self._rng.uniform(0.0005, 0.01), _deliver, future, result, error, context=self._outside)
+        self.call_later(self._rng.uniform(0.0005, 0.01), deliver, future, result, error, context=self._outside)
         return future
 
     def outside(self, delay_s: float, callback: Callable[[], object]) -> None:
@@ -130,7 +130,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         await asyncio.gather(*process.tasks, return_exceptions=True)
 
 
-def _deliver(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+def deliver(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    """Give a future its result or its error, unless it has one or nobody waits any more."""
     if future.done():
         return
     if error is not None:

@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test robustness lint proto lock bench
@@ -25,7 +25,7 @@ demo: setup  ## from nothing to a deployed model that answers; ARGS=--exit stops
 up: setup  ## start the platform and stay until Ctrl-C
 	@$(BIN)/ma up $(ARGS)
 
-test: setup  ## every test, two files at a time; ARGS selects, for example ARGS=tests/api
+test: setup  ## every test, three files at a time; ARGS selects, for example ARGS=tests/api
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 robustness: setup  ## the long lane of the fault tests; ARGS selects

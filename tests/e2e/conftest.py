@@ -20,7 +20,7 @@ from tests.e2e.flights_platform import PROJECT, Flights, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 300
-STOP_S = 90
+STOP_S = 180
 READY = pipeline_pb2.PIPELINE_STATE_READY
 
 

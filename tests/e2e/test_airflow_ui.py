@@ -83,7 +83,7 @@ def test_a_run_triggered_in_the_form_is_a_pipeline_run(page: Page, flights: Flig
         names = {run.metadata.name for run in flights.api.list("PipelineRun", PROJECT)} - before
         return names.pop() if names else None
 
-    name = eventually(started, "a PipelineRun of the form's run", timeout_s=20)
+    name = eventually(started, "a PipelineRun of the form's run", timeout_s=90)
     assert name in flights.ma("get", "pipelineruns", "-n", PROJECT).out
     assert flights.ma("pipeline-run", "kill", name, "-n", PROJECT).code == 0
-    flights.until_ended(name, timeout_s=40)
+    flights.until_ended(name, timeout_s=120)

@@ -82,7 +82,7 @@ def until_stage(flights: Flights, stage: Any, revision: str) -> Any:
         current = found.status.candidate_revision if stage != COMPLETE else found.status.current_revision
         return found if found.status.stage == stage and current.name == revision else None
 
-    return eventually(reached, f"stage {stage} of {revision}", timeout_s=30)
+    return eventually(reached, f"stage {stage} of {revision}", timeout_s=90)
 
 
 FAILED = deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_FAILED

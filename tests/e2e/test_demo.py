@@ -23,11 +23,11 @@ def ma(tmp_path: Path) -> Iterator[Ma]:
     """The command on a home of its own, in which nothing runs."""
     made = Ma(free_configuration(tmp_path / "home"))
     yield made
-    made("down", timeout_s=90)
+    made("down", timeout_s=180)
     sessions.stop_all(made.config.home, (), grace_s=2)
 
 
-def killed_at(ma: Ma, text: str, *, timeout_s: float = 240) -> str:
+def killed_at(ma: Ma, text: str, *, timeout_s: float = 600) -> str:
     """Start a demo, kill it and its platform with -9 as soon as it says `text`; return what it said."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "api.cli.main", "demo", "--exit"],
@@ -56,14 +56,14 @@ def killed_at(ma: Ma, text: str, *, timeout_s: float = 240) -> str:
 
 def test_a_demo_that_was_killed_goes_on_where_it_was(ma: Ma) -> None:
     killed_at(ma, "train                    RUNNING")
-    ended = ma("demo", "--exit", timeout_s=300)
+    ended = ma("demo", "--exit", timeout_s=600)
     assert ended.code == 0, f"{ended.out}{ended.err}"
     assert "of an earlier demo is not finished: waiting for it" in ended.out
     for text in SHOWN:
         assert text in ended.out
     assert sessions.marked(ma.config.home) == []
 
-    assert ma("up", "--detach", timeout_s=200).code == 0
+    assert ma("up", "--detach", timeout_s=300).code == 0
     with Client.of(ma.config) as api:
         flights = Flights(ma, ma.config, api)
         (run,) = api.list("PipelineRun", PROJECT)

@@ -126,7 +126,7 @@ def test_a_prediction_is_in_the_log(flights: Flights) -> None:
                 return table.slice(ids.index("the-one-in-the-log"), 1).to_pylist()[0]
         return None
 
-    row = eventually(logged, "a row in the prediction log", timeout_s=15)
+    row = eventually(logged, "a row in the prediction log", timeout_s=90)
     assert row["carrier"] == "B6"
     assert row["revision"].startswith("late-")
     assert 0 < row["probability"] < 1
@@ -179,13 +179,13 @@ def test_killing_a_run_stops_its_work(flights: Flights) -> None:
     assert ended.code == 0, ended.err
     flights.until_step(name, "prepare_dataset")
     assert flights.ma("pipeline-run", "kill", name, "-n", PROJECT).code == 0
-    assert flights.until_ended(name, timeout_s=30).status.state == pipeline_run_pb2.PIPELINE_RUN_STATE_KILLED
+    assert flights.until_ended(name, timeout_s=90).status.state == pipeline_run_pb2.PIPELINE_RUN_STATE_KILLED
     from tests.e2e.conftest import processes_of
 
     eventually(
         lambda: not [one for one in processes_of(flights.config) if "operators.jobs.run" in " ".join(one.cmdline())],
         "the end of the job",
-        timeout_s=15,
+        timeout_s=90,
     )
 
 
@@ -202,7 +202,7 @@ def test_a_run_started_in_airflow_is_a_pipeline_run(flights: Flights) -> None:
         runs = flights.api.list("PipelineRun", PROJECT)
         return next((run for run in runs if run.status.workflow_run_id == "by-hand"), None)
 
-    run = eventually(adopted, "a PipelineRun of the DAG run", timeout_s=15)
+    run = eventually(adopted, "a PipelineRun of the DAG run", timeout_s=90)
     assert flights.until_ended(run.metadata.name).status.state == SUCCEEDED
     sources = {model.spec.source_pipeline_run.name for model in flights.api.list("Model", PROJECT)}
     assert run.metadata.name in sources

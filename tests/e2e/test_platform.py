@@ -61,7 +61,7 @@ def test_a_second_start_is_refused(platform: Config, ma: Ma) -> None:
 def test_a_killed_component_comes_back(platform: Config, ma: Ma, name: str) -> None:
     before = components(platform)[name].pid
     psutil.Process(before).kill()
-    wait_for(lambda: components(platform)[name].pid != before, timeout_s=30)
+    wait_for(lambda: components(platform)[name].pid != before, timeout_s=90)
     wait_for(lambda: components(platform)[name].state == "ready", timeout_s=90)
     assert ma("get", "projects").code == 0
 
@@ -79,7 +79,7 @@ def test_a_killed_supervisor_leaves_nothing_that_down_does_not_stop(start_platfo
     leaders = {component.pid for component in known.components.values()}
     psutil.Process(known.supervisor.pid).kill()
     assert len(sessions.members(leaders)) >= len(COMPONENTS)
-    ended = made("down", timeout_s=90)
+    ended = made("down", timeout_s=180)
     assert ended.code == 0, ended.err
     assert sessions.members(leaders) == []
     assert sessions.marked(made.config.home) == []

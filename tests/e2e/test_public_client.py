@@ -78,6 +78,6 @@ def test_it_gets_and_runs_the_pipeline_and_gets_and_kills_the_run(client: Call, 
     (name,) = {run.metadata.name for run in flights.api.list("PipelineRun", PROJECT)} - before
     # At once: on a busy machine each call takes seconds, and the run goes on meanwhile.
     client("pipeline_run", "kill", "-n", PROJECT, "--name", name, "--yes")
-    flights.until_ended(name, timeout_s=40)
+    flights.until_ended(name, timeout_s=120)
     assert name in client("pipeline_run", "get", "-n", PROJECT)
     assert "KILLED" in client("pipeline_run", "get", "-n", PROJECT, "--name", name)

@@ -149,8 +149,10 @@ async def check_referees(resource: Resource, stored: Resource | None, exists: Ex
     for path, key in references(resource):
         if key in before:
             continue
-        if await exists(key) is None:
-            told = f"names {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}, which does not exist"
+        referee = await exists(key)
+        if referee is None or referee.metadata.HasField("deletionTimestamp"):
+            told = f"names {key.kind} {shown(key.name)!r} in {shown(key.namespace)!r}, which "
+            told += "does not exist" if referee is None else "is being deleted"
             checked.faults.append(FieldViolation(path, told, shown(key.name), "UNKNOWN_REFERENCE"))
         else:
             checked.needed.append(key)

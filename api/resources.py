@@ -25,19 +25,29 @@ from api.admission import (
 )
 from api.calls import Access, Call
 from api.dependents import is_held
-from api.errors import AlreadyExists, Conflict, FieldViolation, NotFound, PermissionDenied
+from api.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from api.external import External
 from api.hooks import NO_HOOKS, Event, Hooks
 from api.kinds import Kind, Resource, kind_of, stamp
 from api.outcomes import Outcome, entry_of
 from api.reads import Reads
 from api.store.base import (
+    OVERTAKEN,
     Key,
     Lease,
     Preconditions,
     Request,
     Store,
     Trail,
+    Unchanged,
     Write,
     already_exists,
 )
@@ -49,6 +59,8 @@ from api.validation import shown
 # Finalizers of the collector: wait for what the object owns, or let it go first.
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+# How often a delete looks again who uses the object, when others write meanwhile.
+MOST_LOOKS = 50
 STATUS_IGNORED = "status was ignored: it is written by the platform alone"
 
 Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence[FieldViolation]]]
@@ -282,43 +294,62 @@ class Resources(Reads):
         foreground: bool = False,
         dry_run: bool = False,
         part: bool = False,
+        spare_used: bool = False,
     ) -> None:
         """Delete an object and, unless `orphan`, what it alone owns.  With finalizers it stays until they are gone.
 
         foreground: it also stays until the finalizers of all that it owns are gone.
         part: the call deletes others too, each an effect of its own.  Raises NotFound, Conflict, FailedPrecondition for
-        what a Deployment uses, unless the platform deletes it.
+        what a Deployment uses, also one that is made at the same time; the platform asks for that with `spare_used`.
         """
+        unused: Unchanged | None = None
         key, wanted = Key(kind, namespace, name), preconditions or Preconditions()
         check_version(wanted.resource_version, "delete_options.preconditions.resourceVersion")
-        if self.call.principal.kind != "system":
+        asked = self.call.principal.kind != "system"
+        if asked or spare_used:
             stored = await self._look(key)
             if stored is not None:
-                await self._before("delete", key, stored, None)
-                await self._access.admit(self.call, stored, None)
-                await refuse_used(self, key)
+                if asked:
+                    await self._before("delete", key, stored, None)
+                    await self._access.admit(self.call, stored, None)
+                unused = await refuse_used(self, key)
         if dry_run:
             check(key, await self._store.get(key), wanted)
             return
-        if foreground or orphan:
-            wanted = await self._hold(key, wanted, FOREGROUND if foreground else ORPHAN)
+        finalizer = FOREGROUND if foreground else ORPHAN if orphan else ""
+        held = await self._hold(key, wanted, finalizer) if finalizer else None
+        if held is not None and wanted.resource_version:
+            wanted = _unchanged(held)
         trail = self._trail("DeleteCollection" if part else "Delete", key, part=f"{namespace}/{name}" * part)
-        gone = await self._store.delete(key, wanted, orphan=orphan, trail=trail)
+        for _ in range(MOST_LOOKS):
+            try:
+                gone = await self._store.delete(key, replace(wanted, unchanged=unused), orphan=orphan, trail=trail)
+                break
+            except Conflict as error:
+                if error.reason != OVERTAKEN:
+                    raise
+            try:
+                unused = await refuse_used(self, key)
+            except FailedPrecondition:
+                if held is not None:
+                    await self.set_finalizer(held, finalizer, present=False)
+                raise
+        else:
+            raise Unavailable(f"others write all the time what may use {key}: try again", reason="STORE_BUSY")
         self.outcome.effects += 1
         self._access.wrote(gone, gone=not gone.metadata.finalizers)
 
-    async def _hold(self, key: Key, wanted: Preconditions, finalizer: str) -> Preconditions:
+    async def _hold(self, key: Key, wanted: Preconditions, finalizer: str) -> Any | None:
         """Keep an object until the collector has seen to what it owns, if that does not happen as it is removed.
 
-        Returns what must hold of it now.  Raises NotFound, Conflict.
+        Returns it as it is now, None if there is no need.  Raises NotFound, Conflict.
         """
         stored = await self._store.get(key)
         check(key, stored, wanted)
         waits = await is_held(self, stored) if finalizer == FOREGROUND else bool(stored.metadata.finalizers)
         if stored.metadata.HasField("deletionTimestamp") or not waits:
-            return wanted
-        stored = await self.set_finalizer(stored, finalizer, present=True)
-        return _unchanged(stored) if wanted.resource_version else wanted
+            return None
+        return await self.set_finalizer(stored, finalizer, present=True)
 
     async def set_finalizer(self, resource: Any, finalizer: str, *, present: bool) -> Any:
         """Add or remove a finalizer; removing the last one of a deleted object removes the object."""

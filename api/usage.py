@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from api.errors import FailedPrecondition, FieldViolation
-from api.store.base import Criterion, Group, Key, Operator, Page, Query
+from api.store.base import Criterion, Group, Key, Operator, Page, Query, Unchanged
 
 MOST_TOLD = 20
+
+Look = Callable[..., Awaitable[Sequence[Any]]]
 
 
 class Lists(Protocol):
@@ -19,25 +21,33 @@ class Lists(Protocol):
         ...
 
 
-async def refuse_used(resources: Lists, key: Key) -> None:
+async def refuse_used(resources: Lists, key: Key) -> Unchanged | None:
     """Raise FailedPrecondition for a model or a revision that a Deployment serves or is asked to serve.
 
-    Deployments of other projects count when they serve it; they are not named.
+    Deployments of other projects count when they serve it; they are not named.  Returns what must be unchanged when it
+    is deleted, so that it is still unused; None for what nothing uses.
     """
+    looks: list[Page] = []
+
+    async def look(kind: str, **query: Any) -> Sequence[Any]:
+        looks.append(await resources.list(kind, Query(**query)))
+        return looks[-1].items
+
     if key.kind == "Model":
-        base = _named("base_resource", key)
         revisions = [
             Key("Revision", item.metadata.namespace, item.metadata.name)
-            for item in (await resources.list("Revision", Query(namespace=key.namespace, where=base))).items
+            for item in await look("Revision", namespace=key.namespace, where=_named("base_resource", key))
             if item.spec.base_type.kind in ("", "Model")
         ]
     elif key.kind == "Revision":
         revisions = [key]
     else:
-        return
-    users = sorted({user for revision in revisions for user in await _users(resources, revision)})
+        return None
+    users = sorted({user for revision in revisions for user in await _users(look, revision)})
     if users:
         raise in_use(key, users)
+    users_kinds = {"Revision", "Deployment"} if key.kind == "Model" else {"Deployment"}
+    return Unchanged(frozenset(users_kinds), min(page.revision for page in looks))
 
 
 def in_use(key: Key, users: Sequence[tuple[str, str]]) -> FailedPrecondition:
@@ -53,11 +63,11 @@ def in_use(key: Key, users: Sequence[tuple[str, str]]) -> FailedPrecondition:
     )
 
 
-async def _users(resources: Lists, revision: Key) -> list[tuple[str, str]]:
-    serving = await resources.list("Deployment", Query(where=_named("current_revision", revision)))
+async def _users(look: Look, revision: Key) -> list[tuple[str, str]]:
+    serving = await look("Deployment", where=_named("current_revision", revision))
     # What is desired has no index: a project has few deployments.
-    near = await resources.list("Deployment", Query(namespace=revision.namespace))
-    found = [*serving.items, *(item for item in near.items if _desires(item, revision))]
+    near = await look("Deployment", namespace=revision.namespace)
+    found = [*serving, *(item for item in near if _desires(item, revision))]
     return [(item.metadata.namespace, item.metadata.name) for item in found]
 
 

@@ -18,7 +18,7 @@ from api.admission import references
 from api.calls import Call, Principal
 from api.controllers.leadership import DEPOSED
 from api.controllers.platform import Platform
-from api.errors import Conflict, Expired, NotFound
+from api.errors import Conflict, Expired, FailedPrecondition, NotFound
 from api.gen.michelangelo.api.v2 import deployment_pb2, inference_server_pb2, revision_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as runs
 from api.store.base import Criterion, Key, Operator, Preconditions, Query
@@ -189,7 +189,9 @@ class Retention:
         log.info("%s is kept no longer", key)
         try:
             same = Preconditions(uid=resource.metadata.uid)
-            await self._resources.delete(key.kind, key.namespace, key.name, preconditions=same)
+            await self._resources.delete(key.kind, key.namespace, key.name, preconditions=same, spare_used=True)
+        except FailedPrecondition:
+            log.info("%s is kept: a deployment uses it by now", key)
         except NotFound:
             return
         except Conflict as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.audit import Entry, Record
-from api.errors import AlreadyExists, Conflict
+from api.errors import AlreadyExists, Conflict, FailedPrecondition
 from api.kinds import Resource
 
 
@@ -139,22 +139,36 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Unchanged:
+    """That no object of some kinds was written or removed after a revision: what was read then still holds."""
+
+    kinds: frozenset[str]
+    since: int
+
+
+@dataclass(frozen=True)
 class Preconditions:
     """What must hold at commit.  Empty values are not checked."""
 
     uid: str = ""
     resource_version: str = ""
+    unchanged: Unchanged | None = None
 
 
 @dataclass(frozen=True)
 class Write:
-    """One object to create or replace; `expect`: the resourceVersion it must have now, empty for a create."""
+    """One object to create or replace; `expect`: the resourceVersion it must have now, empty for a create.
+
+    must_exist: objects that must be there and not be deleted, not even with finalizers that keep them for a while.
+    """
 
     resource: Resource
     expect: str = ""
     must_exist: tuple[Key, ...] = field(default_factory=tuple)
 
 
+# The reason of a refusal: others wrote what it was decided from.
+OVERTAKEN = "OVERTAKEN"
 # How long the answer of a request is kept at least.
 REQUESTS_KEPT_S = 48 * 3600
 
@@ -221,7 +235,7 @@ class Store(Protocol):
 
         What has finalizers only gets its deletionTimestamp, unless `finalized`: those of `key` have done their work.
         What other owners hold too, and with `orphan` all that it owns, stays without the reference to it.
-        Raises NotFound, Conflict.
+        Raises NotFound, Conflict; OVERTAKEN when something changed that `preconditions.unchanged` names.
         """
         ...
 
@@ -274,6 +288,18 @@ def request_reused(request: Request) -> AlreadyExists:
 def deposed(lease: Lease) -> Conflict:
     """Return the refusal of what a former leader decided."""
     return Conflict(f"another process holds {lease.name} since epoch {lease.epoch}", reason="DEPOSED")
+
+
+def overtaken(unchanged: Unchanged) -> Conflict:
+    """Return the refusal of what was decided before others wrote."""
+    told = f"{', '.join(sorted(unchanged.kinds))} objects changed since revision {unchanged.since}: look again"
+    return Conflict(told, reason=OVERTAKEN)
+
+
+def reference_gone(key: Key, *, going: bool) -> FailedPrecondition:
+    """Return the refusal of what names an object that is not there any more, or not for long."""
+    told = "is being deleted" if going else "is gone"
+    return FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} {told}", reason="REFERENCE_GONE")
 
 
 def already_exists(key: Key, uid: str) -> AlreadyExists:

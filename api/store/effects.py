@@ -58,6 +58,7 @@ def delete(
     if stored is None:
         raise records.not_found(key)
     records.check(key, stored, preconditions)
+    records.require_unchanged(db, preconditions.unchanged)
     before = copy.deepcopy(stored)
     gone = records.delete(db, stored, following, orphan=orphan, finalized=finalized)
     marked = bool(before.metadata.finalizers) and not finalized

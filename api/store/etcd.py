@@ -130,6 +130,7 @@ class EtcdStore:
             if stored is None:
                 raise not_found(key)
             check(key, stored, preconditions)
+            await records.require_unchanged(draft, preconditions.unchanged)
             before = copy.deepcopy(stored)
             if stored.metadata.finalizers and not finalized:
                 marked = records.mark(draft, stored)

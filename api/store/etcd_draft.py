@@ -9,15 +9,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from api.audit import link
+from api.gen.etcd import rpc_pb2 as rpc
 from api.store.base import ChangeType, Key
 from api.store.etcd_client import EtcdClient, below, one
-from api.store.etcd_keys import Head, Keys, change_value, owned_key
+from api.store.etcd_keys import Head, Keys, change_value, owned_key, read_change
 from api.store.etcd_memory import Memory
 
 # etcd takes 128 operations a transaction and requests of 1.5 MiB unless it is told otherwise.  Three operations are the
 # head, the turn and the compaction.
 MOST_OPERATIONS = 125
 MOST_BYTES = 1_000_000
+# So many changes are looked through for those of some kinds.
+FAR_BACK = 500
 
 
 class FullError(Exception):
@@ -120,6 +123,20 @@ class Draft:
             if key.startswith(prefix):
                 (found.discard if value is None else found.add)(key)
         return [owned_key(key) for key in sorted(found)]
+
+    async def changed_since(self, kinds: Collection[str], since: int) -> bool:
+        """Whether an object of some kinds was written or removed after a revision, or nobody looks so far back."""
+        before = self.memory.head
+        if since < max(before.compacted, before.revision - FAR_BACK):
+            return True
+        logged = {key: value for key, value in self.writes.items() if key.startswith(self.keys.changes)}
+        if since < before.revision:
+            first, last = self.keys.change(since + 1), self.keys.change(before.revision + 1)
+            wanted = rpc.RangeRequest(key=first, range_end=last)
+            (answer,) = await self._client.read_at(self.memory.at, [wanted])
+            logged |= {item.key: item.value for item in answer.kvs}
+        changes = (read_change(key, value) for key, value in logged.items() if value is not None)
+        return any(change.key.kind in kinds and change.revision > since for change in changes)
 
     def compare(self, key: bytes, version: int | None = None) -> None:
         """Refuse the commit if a key that was read now changes before it, or is not at a version."""

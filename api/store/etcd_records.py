@@ -10,13 +10,22 @@ import time
 from collections.abc import Sequence
 
 from api import audit
-from api.errors import FailedPrecondition
 from api.kinds import Resource
-from api.store.base import ChangeType, Key, Request, Trail, deposed, request_reused
+from api.store.base import (
+    ChangeType,
+    Key,
+    Request,
+    Trail,
+    Unchanged,
+    deposed,
+    overtaken,
+    reference_gone,
+    request_reused,
+)
 from api.store.etcd_draft import Draft, FullError, Reads
 from api.store.etcd_keys import Keys
 from api.store.records import parse
-from api.store.values import is_going, key_of
+from api.store.values import key_of
 
 DIGEST_BYTES = 32
 # What a transaction needs beside the changes of what a deleted object owns: its own change and the trail.
@@ -34,11 +43,17 @@ async def find(draft: Draft, key: Key) -> Resource | None:
 
 
 async def require(draft: Draft, keys: Sequence[Key]) -> None:
-    """Check within the transaction that referees are still there, and that none is being removed."""
+    """Check within the transaction that referees are still there, and that none is being deleted."""
     for key in keys:
         referee = await find(draft, key)
-        if referee is None or is_going(referee):
-            raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
+        if referee is None or referee.metadata.HasField("deletionTimestamp"):
+            raise reference_gone(key, going=referee is not None)
+
+
+async def require_unchanged(draft: Draft, wanted: Unchanged | None) -> None:
+    """Check within the transaction that what was read is still so."""
+    if wanted is not None and await draft.changed_since(wanted.kinds, wanted.since):
+        raise overtaken(wanted)
 
 
 def put(draft: Draft, resource: Resource, change: ChangeType, before: Resource | None = None) -> Resource:

@@ -10,10 +10,21 @@ import time
 from collections.abc import Callable, Sequence
 
 from api import audit
-from api.errors import Conflict, FailedPrecondition, NotFound
+from api.errors import Conflict, NotFound
 from api.kinds import Resource, kinds
 from api.store import sql
-from api.store.base import ChangeType, Key, Preconditions, Request, Trail, deposed, request_reused
+from api.store.base import (
+    ChangeType,
+    Key,
+    Preconditions,
+    Request,
+    Trail,
+    Unchanged,
+    deposed,
+    overtaken,
+    reference_gone,
+    request_reused,
+)
 from api.store.database import Database
 from api.store.values import indexed, key_of
 from api.validation import shown
@@ -59,10 +70,16 @@ def not_found(key: Key) -> NotFound:
 
 
 def require(db: Database, keys: Sequence[Key]) -> None:
-    """Check inside the transaction that referees are still there."""
+    """Check inside the transaction that referees are still there, and that none is being deleted."""
     for key in keys:
-        if not sql.exists(db, key):
-            raise FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} is gone", reason="REFERENCE_GONE")
+        if not (stands := sql.stands(db, key)):
+            raise reference_gone(key, going=stands is not None)
+
+
+def require_unchanged(db: Database, wanted: Unchanged | None) -> None:
+    """Check inside the transaction that what was read is still so."""
+    if wanted is not None and sql.changed_since(db, wanted.kinds, wanted.since):
+        raise overtaken(wanted)
 
 
 def check(key: Key, resource: Resource, wanted: Preconditions) -> None:

@@ -6,7 +6,7 @@ Never begins or ends a transaction.  What finds objects in lists is in `pages`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from api.audit import GENESIS, Record, link
@@ -14,7 +14,7 @@ from api.kinds import Resource
 from api.store.base import REQUESTS_KEPT_S, ChangeType, Key, Scalar
 from api.store.database import Bound, Database
 from api.store.schema import TEXT_LENGTH
-from api.store.values import TEXTS
+from api.store.values import DELETING, TEXTS
 
 STEP = 1000
 
@@ -37,12 +37,23 @@ def body(db: Database, key: Key) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-def exists(db: Database, key: Key) -> bool:
-    """Whether there is an object at `key`."""
+def stands(db: Database, key: Key) -> bool | None:
+    """Whether the object at `key` is not being deleted; None if there is none."""
     row = db.execute(
-        "SELECT 1 FROM object WHERE kind = ? AND namespace = ? AND name = ?", (key.kind, key.namespace, key.name)
+        "SELECT (SELECT 1 FROM field AS f WHERE f.object = o.id AND f.key = ?) FROM object AS o"
+        " WHERE o.kind = ? AND o.namespace = ? AND o.name = ?",
+        (DELETING, key.kind, key.namespace, key.name),
     ).fetchone()
-    return row is not None
+    return None if row is None else row[0] is None
+
+
+def changed_since(db: Database, kinds: Collection[str], since: int) -> bool:
+    """Whether an object of some kinds was written or removed after a revision, or nobody knows any more."""
+    inside, bound = db.dialect.among("kind", "text", sorted(kinds))
+    statement = f"SELECT 1 FROM change WHERE {inside} AND revision > ? LIMIT 1"  # noqa: S608
+    changed = db.execute(statement, (*bound, since)).fetchone() is not None
+    (compacted,) = db.execute("SELECT compacted FROM counter").fetchone()
+    return changed or since < compacted
 
 
 def insert(db: Database, key: Key, resource: Resource, raw: bytes, fields: Mapping[str, Scalar]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from api.errors import Expired, InvalidArgument
-from api.store import conditions
+from api.store import conditions, tokens
 from api.store.base import Criterion, Group, LabelRequirement, Operator, Page, Preconditions, Query, Store, Write
 from api.store.values import UPDATED_LABEL
 from tests.api.listing_model import matches
@@ -213,6 +214,23 @@ async def test_a_token_is_of_use_for_its_list_and_its_principal_alone(store: Sto
     with pytest.raises(InvalidArgument):
         await store.list("ModelFamily", other(query, start=first.next))
     assert await store.list(KIND, other(query, start=first.next, limit=7))
+
+
+async def test_a_token_is_of_use_for_an_hour(
+    store: Store, items: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(limit=5)
+    first = await store.list(KIND, query)
+    monkeypatch.setattr(tokens, "clock", lambda: time.time() + tokens.KEPT_S - 60)
+    second = await store.list(KIND, other(query, start=first.next))
+    monkeypatch.setattr(tokens, "clock", lambda: time.time() + tokens.KEPT_S + 60)
+    with pytest.raises(Expired, match="60 minutes"):
+        await store.list(KIND, other(query, start=first.next))
+    assert [*first.items, *second.items] == ordered(items, ())[:10]
+    third = await store.list(KIND, other(query, start=second.next))
+    assert (third.revision, len(third.items)) == (first.revision, 5)
+    with pytest.raises(InvalidArgument):
+        await store.list(KIND, other(query, start=first.next, principal="bob"))
 
 
 async def test_who_may_see_no_namespace_sees_nothing(store: Store, items: Sequence[Any]) -> None:

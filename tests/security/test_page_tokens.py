@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from api.errors import InvalidArgument
+from api.store import tokens
 from api.store.base import Query
 from tests.security.objects import smallest
 from tests.security.secured import Secured, known, refused
@@ -96,6 +98,16 @@ def test_a_token_of_another_list_is_refused(secured: Secured, kind: str, namespa
     options = {"limit": 1, "continue": token(secured, "alice"), **more}
     told = refused(secured.user("alice").list, kind, namespace, list_options=options)
     assert (told.code, told.reason) == ("INVALID_ARGUMENT", "BAD_TOKEN")
+
+
+def test_a_token_is_of_use_for_an_hour(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"limit": 1, "continue": token(secured, "alice")}
+    assert secured.user("alice").list("ModelFamily", "shop", list_options=options).items
+    monkeypatch.setattr(tokens, "clock", lambda: time.time() + 3601)
+    told = refused(secured.user("alice").list, "ModelFamily", "shop", list_options=options)
+    assert (told.code, told.reason) == ("OUT_OF_RANGE", "EXPIRED")
+    options["continue"] = token(secured, "alice")
+    assert secured.user("alice").list("ModelFamily", "shop", list_options=options).items
 
 
 def test_a_token_shows_no_more_after_the_right_is_gone(secured: Secured) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.limits import LimitsConfig
+from api.limits import read as read_limits
+
 if TYPE_CHECKING:
     import ssl
 
@@ -98,6 +101,7 @@ class Config:
     tls: TlsConfig = field(default_factory=TlsConfig)
     blobs: str = field(default="", repr=False)
     audit_anchor: Path | None = None
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     @property
     def blobs_url(self) -> str:
@@ -221,6 +225,7 @@ class Config:
             "MA_BLOBS": self.blobs,
             "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
             **self._auth_environ(),
+            **self.limits.environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
 
@@ -297,6 +302,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         auth=_auth(environ, faults),
         blobs=environ.get("MA_BLOBS", ""),
         audit_anchor=Path(anchor).absolute() if (anchor := environ.get("MA_AUDIT_ANCHOR", "")) else None,
+        limits=read_limits(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

@@ -23,11 +23,15 @@ class FieldViolation:
 
 
 class ApiError(Exception):
-    """Base of all refusals.  `reason` is stable UPPER_SNAKE; `code` a gRPC status name; `http` an HTTP status."""
+    """Base of all refusals.  `reason` is stable UPPER_SNAKE; `code` a gRPC status name; `http` an HTTP status.
+
+    retry_s: seconds after which it may be worth to ask again, 0 if nothing is known of that.
+    """
 
     code = "INTERNAL"
     http = 500
     reason = "INTERNAL"
+    retry_s = 0.0
 
     def __init__(self, message: str, *, reason: str = "", violations: Sequence[FieldViolation] = ()) -> None:
         super().__init__(message)

@@ -11,6 +11,9 @@ from api.audit import Entry
 from api.auth.base import NO_CERTIFICATE, Authenticator, BadToken, Certificate, Headers, is_name
 from api.calls import Access, Call, Principal
 from api.errors import ApiError, InvalidArgument, PermissionDenied, Unauthenticated
+from api.gate import Gate
+from api.limits import DEFAULT, LimitsConfig
+from api.strangers import Strangers
 
 IMPERSONATE_USER = "x-ma-impersonate-user"
 LONGEST_WHY = 200
@@ -20,12 +23,16 @@ Record = Callable[[Entry], Awaitable[None]]
 
 
 class Entrance:
-    """Lets calls in.  record: appends to the audit log."""
+    """Lets calls in.  record: appends to the audit log; gate: through which whoever came in must go."""
 
-    def __init__(self, authenticator: Authenticator, access: Access, record: Record) -> None:
+    def __init__(
+        self, authenticator: Authenticator, access: Access, record: Record, limits: LimitsConfig = DEFAULT
+    ) -> None:
+        self.gate = Gate(limits)
         self._authenticator = authenticator
         self._access = access
         self._record = record
+        self._strangers = Strangers(limits.bad_tokens)
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     async def enter(
@@ -40,13 +47,15 @@ class Entrance:
     ) -> Call:
         """Return the call with who makes it.  headers: names in lower case; verb, kind: what it calls, for the record.
 
-        Raises Unauthenticated, PermissionDenied, InvalidArgument.
+        Raises Unauthenticated, PermissionDenied, InvalidArgument; Overloaded for too many refusals, which have no
+        record.
         """
         try:
             principal = await self._authenticator.authenticate(headers, peer, certificate)
             self._note(principal.subject)
             return replace(call, principal=await self._in_whose_name(call, principal, headers))
         except (Unauthenticated, PermissionDenied) as error:
+            await self._strangers.check(peer)
             await self._record(_refused(call, error, peer, verb, kind))
             raise
 

@@ -51,10 +51,10 @@ def authenticator(config: Config) -> Authenticator:
 async def access_of(config: Config, resources: Resources) -> AsyncIterator[tuple[Access, Entrance]]:
     """Give the rights and the door of a server; the rights are followed until the end."""
     if not config.auth.on:
-        yield Everybody(), Entrance(Anyone(), Everybody(), resources.record)
+        yield Everybody(), Entrance(Anyone(), Everybody(), resources.record, config.limits)
         return
     access = RoleAccess(resources, creators=config.auth.project_creators, seen=lambda user: entrance.seen(user))
-    entrance = Entrance(authenticator(config), access, resources.record)
+    entrance = Entrance(authenticator(config), access, resources.record, config.limits)
     async with access:
         yield access, entrance
 

@@ -67,6 +67,7 @@ class Gateway:
         target = Target()
         call: Call | None = None
         method = str(scope["method"])
+        gate, passed = self._entrance.gate, None
         try:
             headers = guard.checked(scope["headers"], self._hosts)
             query = Parameters(scope.get("query_string", b""))
@@ -74,6 +75,7 @@ class Gateway:
             path = _segments(scope)
             target.find(path)
             call = await self._enter(call, headers, scope, target, method)
+            passed = gate.enter(call.principal) or await gate.wait(call.principal)
             read = "GET" if method == "HEAD" else method
             done = await self._answer(Exchange(call, read, path, query, headers, receive), target)
         except Gone:
@@ -86,6 +88,9 @@ class Gateway:
             log.exception("%s failed, request %s", method, call.request_id)
             hidden = ApiError("internal error: quote the request id when you report it")
             done = status.refusal(hidden, call.request_id, target.kind, target.name)
+        finally:
+            if passed is not None:
+                gate.leave(passed)
         for text in call.warnings:
             done.warn(text)
         try:

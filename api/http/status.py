@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def failure(error: ApiError, request_id: str, kind: Kind | None = None, name: st
     if name:
         details["name"] = name
     if _again(error):
-        details["retryAfterSeconds"] = RETRY_S
+        details["retryAfterSeconds"] = _after_s(error)
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -72,7 +73,7 @@ def refusal(error: ApiError, request_id: str, kind: Kind | None = None, name: st
     if isinstance(error, Unauthenticated):
         made.headers.append((b"www-authenticate", b'Bearer realm="michelangelo"'))
     if _again(error):
-        made.headers.append((b"retry-after", str(RETRY_S).encode()))
+        made.headers.append((b"retry-after", str(_after_s(error)).encode()))
     if made.status == 413:
         # What was not read yet is not waited for.
         made.headers.append((b"connection", b"close"))
@@ -82,6 +83,11 @@ def refusal(error: ApiError, request_id: str, kind: Kind | None = None, name: st
 def _again(error: ApiError) -> bool:
     """Whether time helps."""
     return code_of(error) in (429, 503) and isinstance(error, ResourceExhausted | Unavailable)
+
+
+def _after_s(error: ApiError) -> int:
+    """Return the whole seconds after which it may be worth to ask again."""
+    return math.ceil(error.retry_s) or RETRY_S
 
 
 def _cause(violation: FieldViolation) -> dict[str, str]:

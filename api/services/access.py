@@ -25,8 +25,8 @@ class AccessService(grpc.GenericRpcHandler):
         path = f"/{NAME}/"
 
         def method(verb: str, request: Any, work: Work) -> Any:
-            made = endpoint(path + verb, request, work, entering(entrance, verb))
-            return grpc.unary_unary_rpc_method_handler(made)
+            made = endpoint(path + verb, request, work, entering(entrance, verb), entrance.gate)
+            return grpc.stream_unary_rpc_method_handler(made)
 
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             path + "CanI": method("CanI", wire.CanIRequest, self._can_i),

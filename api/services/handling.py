@@ -1,7 +1,8 @@
 """What every gRPC method does around its work: who calls, bytes to a message, a refusal to a status.  Knows no method.
 
-Bytes are parsed here, not by gRPC: a message that cannot be parsed is an answer like any other, and the connection
-stays usable (`guarantees.md` 7).
+Methods take streams, so that nothing of a request is read before its caller was let in and has its turn.  Bytes are
+parsed here, not by gRPC: a message that cannot be parsed is an answer like any other, and the connection stays usable
+(`guarantees.md` 7).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from google.protobuf.message import DecodeError
 
 from api.auth.entrance import Entrance
 from api.calls import LARGEST_REQUEST_BYTES, Call, named
-from api.errors import ApiError, InvalidArgument, ResourceExhausted
+from api.errors import ApiError, DeadlineExceeded, InvalidArgument, ResourceExhausted
+from api.gate import Gate
 from api.services.status import status_of
 
 # What the parser says of bytes that are no message, and what that means; the last entry is for all the rest.
@@ -53,15 +55,32 @@ def entering(entrance: Entrance, verb: str, kind: str = "") -> Enter:
     return enter
 
 
-def endpoint(path: str, request_class: Any, work: Work, enter: Enter, unread: Unread = _untold) -> Any:
-    """Return what gRPC calls for a method: `work` with its errors made a status, and one line in the log."""
+def endpoint(
+    path: str,
+    request_class: Any,
+    work: Work,
+    enter: Enter,
+    gate: Gate,
+    unread: Unread = _untold,
+    *,
+    lasts: bool = False,
+) -> Any:
+    """Return what gRPC calls for a method: `work` with its errors made a status, and one line in the log.
 
-    async def served(raw: bytes, context: Any) -> bytes | None:
+    lasts: it goes on until its caller leaves, and is counted elsewhere while it does.
+    """
+
+    async def served(_: Any, context: Any) -> bytes | None:
         started = time.monotonic()
         call = call_of(context)
-        code = "OK"
+        code, passed = "OK", None
         try:
             call = await enter(call, context)
+            passed = gate.enter(call.principal) or await gate.wait(call.principal)
+            raw = await received(context, gate.body_s)
+            if lasts:
+                gate.leave(passed)
+                passed = None
             try:
                 request = parse(request_class, raw)
             except ApiError as error:
@@ -82,10 +101,24 @@ def endpoint(path: str, request_class: Any, work: Work, enter: Enter, unread: Un
             log.exception("%s failed, request %s", path, call.request_id)
             await abort(context, ApiError("internal error: quote the request id when you report it"), call.request_id)
         finally:
+            if passed is not None:
+                gate.leave(passed)
             log.info("%s %s %.1f ms request=%s", path, code, (time.monotonic() - started) * 1000, call.request_id)
         raise AssertionError("abort returns never")
 
     return served
+
+
+async def received(context: Any, longest_s: float) -> bytes:
+    """Return the bytes of the one message.  Raises InvalidArgument if there is none, DeadlineExceeded if it is slow."""
+    try:
+        async with asyncio.timeout(longest_s):
+            raw = await context.read()
+    except TimeoutError:
+        raise DeadlineExceeded(f"the request was not whole after {longest_s:g} s", reason="SLOW_REQUEST") from None
+    if isinstance(raw, bytes):
+        return raw
+    raise InvalidArgument("the call brings no message", reason="BAD_MESSAGE")
 
 
 def parse(request_class: Any, raw: bytes) -> Any:

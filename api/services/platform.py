@@ -24,12 +24,12 @@ class PlatformService(grpc.GenericRpcHandler):
         path = f"/{NAME}/"
 
         def method(verb: str, request: Any, work: Work) -> Any:
-            return endpoint(path + verb, request, work, entering(entrance, verb))
+            return endpoint(path + verb, request, work, entering(entrance, verb), entrance.gate, lasts=verb == "Watch")
 
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            path + "Watch": grpc.unary_stream_rpc_method_handler(method("Watch", wire.WatchRequest, self._watch)),
-            path + "Search": grpc.unary_unary_rpc_method_handler(method("Search", wire.SearchRequest, self._search)),
-            path + "Apply": grpc.unary_unary_rpc_method_handler(method("Apply", wire.ApplyRequest, self._apply)),
+            path + "Watch": grpc.stream_stream_rpc_method_handler(method("Watch", wire.WatchRequest, self._watch)),
+            path + "Search": grpc.stream_unary_rpc_method_handler(method("Search", wire.SearchRequest, self._search)),
+            path + "Apply": grpc.stream_unary_rpc_method_handler(method("Apply", wire.ApplyRequest, self._apply)),
         }
 
     def service(self, handler_call_details: Any) -> Any:

@@ -18,7 +18,7 @@ class ResourceService(grpc.GenericRpcHandler):
 
     def __init__(self, served: Operations, entrance: Entrance) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            path: grpc.unary_unary_rpc_method_handler(_endpoint(served, operation, entrance))
+            path: grpc.stream_unary_rpc_method_handler(_endpoint(served, operation, entrance))
             for path, operation in operations().items()
         }
 
@@ -35,4 +35,4 @@ def _endpoint(served: Operations, operation: Operation, entrance: Entrance) -> A
         await served.refused(call, operation, error)
 
     enter = entering(entrance, operation.verb, operation.kind.name)
-    return endpoint(operation.path, operation.request, work, enter, unread)
+    return endpoint(operation.path, operation.request, work, enter, entrance.gate, unread)

@@ -1,4 +1,4 @@
-"""From the error tree to gRPC: `google.rpc.Status` with reason, field violations and request id.
+"""From the error tree to gRPC: `google.rpc.Status` with reason, violations, request id, retry delay.
 
 Never larger than what every client reads: gRPC drops a response whose metadata exceed 8 KiB, and the reason with it.
 """
@@ -33,6 +33,10 @@ def status_of(error: ApiError, request_id: str) -> status_pb2.Status:
     if error.violations:
         details.append(_packed(_violations(error.violations)))
     details.append(_packed(error_details_pb2.RequestInfo(request_id=request_id)))
+    if error.retry_s:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(error.retry_s * 1e9))
+        details.append(_packed(retry))
     return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message, details=details)
 
 

@@ -30,6 +30,7 @@ from api.http import app
 from api.http.gateway import Gateway
 from api.http.port import http_server
 from api.kinds import kinds
+from api.limits import LimitsConfig
 from api.operations import Operations
 from api.platform import Platform
 from api.resources import Resources
@@ -119,7 +120,9 @@ class Secured:
         self.tokens_file = home / "tokens.json"
         self.write_tokens(users)
         settings = replace(AuthConfig(tokens_file=self.tokens_file), **auth)
-        self.config = Config(home=home, projects_root=home, token=OWNER, auth=settings)
+        # Tests are refused more often than a person who mistypes a token.
+        limits = LimitsConfig(bad_tokens=10_000)
+        self.config = Config(home=home, projects_root=home, token=OWNER, auth=settings, limits=limits)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

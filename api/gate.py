@@ -1,0 +1,188 @@
+"""What keeps a server from doing more at once than it can: calls are carried out, wait their turn, or are refused.
+
+A bounded number of calls is carried out at once.  Those beyond wait in a queue of their caller, for a short time;
+callers take turns, so that one with a thousand calls delays another's only one by no more than a turn.  Whoever waited
+too long, or finds its queue full, is refused with the time after which it may be worth to ask again.  The platform's
+own calls never wait.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from prometheus_client import Counter, Gauge
+
+from api.calls import Principal
+from api.errors import ResourceExhausted
+from api.limits import DEFAULT, LimitsConfig
+
+SHORTEST_RETRY_S = 0.1
+LONGEST_RETRY_S = 30.0
+# How much one more call says of a caller's pace, and how soon refusals are forgotten.
+SMOOTH = 1 / 16
+FORGET_S = 1.0
+# Callers of which something is remembered while they do nothing.
+MOST_KNOWN = 10_000
+
+REFUSED = Counter("ma_api_refused_total", "Calls that were refused because there are too many.", ["reason"])
+RUNNING = Gauge("ma_api_running", "Calls that are carried out now.")
+WAITING = Gauge("ma_api_waiting", "Calls that wait for their turn.")
+
+
+class Overloaded(ResourceExhausted):
+    """Too many calls.  `retry_s`: after so many seconds it may be worth to ask again."""
+
+    def __init__(self, message: str, *, reason: str, retry_s: float) -> None:
+        super().__init__(f"{message}; try again in {retry_s:.1f} s", reason=reason)
+        self.retry_s = retry_s
+        REFUSED.labels(reason).inc()
+
+
+class Caller:
+    """What one caller has under way.  Made and changed by the gate alone."""
+
+    __slots__ = ("name", "pace_s", "refused", "refused_at", "running", "stepped_at", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.running = 0
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        # Seconds between two of its calls that ended, as long as it has others that wait.
+        self.pace_s = 0.0
+        self.stepped_at = 0.0
+        self.refused = 0.0
+        self.refused_at = 0.0
+
+
+class Gate:
+    """Lets calls of many callers through.  Every call that `enter` or `wait` let in must `leave`."""
+
+    def __init__(self, limits: LimitsConfig = DEFAULT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        # How long a request may take to arrive whole once its turn has come.
+        self.body_s = limits.body_s
+        self._clock = clock
+        self._callers: OrderedDict[str, Caller] = OrderedDict()
+        # Those that have a call which waits and could be carried out, in the order of their turns.
+        self._turns: OrderedDict[str, Caller] = OrderedDict()
+        self._exempt = Caller("")
+        self._running = 0
+        self._waiting = 0
+        RUNNING.set_function(lambda: self._running)
+        WAITING.set_function(lambda: self._waiting)
+
+    def enter(self, principal: Principal) -> Caller | None:
+        """Return the pass of a call that is carried out now, None for one that must wait."""
+        if principal.kind == "system":
+            return self._exempt
+        caller = self._of(principal)
+        if (
+            self._running < self._limits.calls
+            and caller.running < self._limits.calls_per_caller
+            and not caller.waiters
+            and not self._turns
+        ):
+            self._running += 1
+            caller.running += 1
+            return caller
+        return None
+
+    async def wait(self, principal: Principal) -> Caller:
+        """Return the pass of a call when its turn has come.  Raises Overloaded (TOO_MANY_CALLS, WAITED_TOO_LONG)."""
+        caller = self._of(principal)
+        most, most_in_all = self._limits.waiting_per_caller, self._limits.waiting
+        if len(caller.waiters) >= most:
+            raise self._refusal(caller, f"{most} of your calls wait already", "TOO_MANY_CALLS")
+        if self._waiting >= most_in_all:
+            raise self._refusal(caller, f"{most_in_all} calls wait already", "TOO_MANY_CALLS")
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        if not caller.waiters:
+            caller.stepped_at = self._clock()
+        caller.waiters.append(turn)
+        self._waiting += 1
+        self._line_up(caller)
+        self._call_next()
+        late = loop.call_later(self._limits.wait_s, turn.cancel)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # Its turn came in the moment in which its caller left.
+                self.leave(caller)
+                raise
+            self._waiting -= 1
+            caller.waiters.remove(turn)
+            if not caller.waiters:
+                self._turns.pop(caller.name, None)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            told = f"the call waited {self._limits.wait_s:g} s for its turn"
+            raise self._refusal(caller, told, "WAITED_TOO_LONG") from None
+        finally:
+            late.cancel()
+        return caller
+
+    def leave(self, caller: Caller) -> None:
+        """End a call that was let in."""
+        if caller is self._exempt:
+            return
+        self._running -= 1
+        caller.running -= 1
+        if caller.waiters:
+            now = self._clock()
+            caller.pace_s += (now - caller.stepped_at - caller.pace_s) * SMOOTH
+            caller.stepped_at = now
+            self._line_up(caller)
+        if self._turns:
+            self._call_next()
+
+    def _of(self, principal: Principal) -> Caller:
+        """Return the caller of a call: whoever acts in names of others has one share for all of them."""
+        name = principal.via or principal.subject
+        caller = self._callers.get(name)
+        if caller is None:
+            caller = self._callers[name] = Caller(name)
+            if len(self._callers) > MOST_KNOWN:
+                self._forget()
+        return caller
+
+    def _forget(self) -> None:
+        for name, caller in [*self._callers.items()][:-1]:
+            if not caller.running and not caller.waiters:
+                del self._callers[name]
+
+    def _line_up(self, caller: Caller) -> None:
+        """Give a caller a turn, behind all others, if it could use one."""
+        if caller.running < self._limits.calls_per_caller and caller.name not in self._turns:
+            self._turns[caller.name] = caller
+
+    def _call_next(self) -> None:
+        """Let in whoever's turn it is, as long as there is room."""
+        while self._turns and self._running < self._limits.calls:
+            _, caller = self._turns.popitem(last=False)
+            turn = next((one for one in caller.waiters if not one.done()), None)
+            if turn is None:
+                continue
+            caller.waiters.remove(turn)
+            self._waiting -= 1
+            self._running += 1
+            caller.running += 1
+            turn.set_result(None)
+            if caller.waiters:
+                self._line_up(caller)
+
+    def _refusal(self, caller: Caller, told: str, reason: str) -> Overloaded:
+        """Return a refusal with the time after which all who wait or were refused would have had their turn."""
+        now = self._clock()
+        caller.refused = 1 + caller.refused * max(0.0, 1 - (now - caller.refused_at) / FORGET_S)
+        caller.refused_at = now
+        # One that has not ended yet is counted as if it ended now.
+        pace_s = max(caller.pace_s, (now - caller.stepped_at) * SMOOTH)
+        ahead_s = (len(caller.waiters) + caller.refused) * pace_s
+        retry_s = min(max(ahead_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
+        return Overloaded(told, reason=reason, retry_s=retry_s)

@@ -108,7 +108,7 @@ class PostgresStore(SqlStore):
         super().__init__()
         self._address = address
         self._closed = False
-        self._session = Session(Link(address, _open(address)), window, window_s)
+        self._session = Session(Link(address, opened(address)), window, window_s)
         self._writer = Writer(self._session, self._bell, WRITES_AT_ONCE)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._leases = ThreadPoolExecutor(1, thread_name_prefix="store-lease")
@@ -206,10 +206,11 @@ def _at(db: PostgresDatabase, work: Read[T], snapshot: bool) -> T:
         db.rollback()
 
 
-def _open(address: str) -> PostgresDatabase:
+def reached(address: str) -> PostgresDatabase:
+    """Return a connection to a database that is fit for a store.  Raises FailedPrecondition, Unavailable."""
     try:
         postgres_probe.check_session(lambda: connect(address))
-        db = PostgresDatabase(address)
+        return PostgresDatabase(address)
     except psycopg.ProgrammingError as error:
         told = "MA_STORE_URL is no address of a PostgreSQL database: postgresql://user:password@host:5432/database"
         raise FailedPrecondition(told, reason="STORE_URL") from error
@@ -217,6 +218,11 @@ def _open(address: str) -> PostgresDatabase:
         log.warning("PostgreSQL cannot be reached: %s", error)
         told = "PostgreSQL of the resource store cannot be reached, or does not let this user in: see MA_STORE_URL"
         raise Unavailable(told, reason="STORE_UNAVAILABLE") from error
+
+
+def opened(address: str) -> PostgresDatabase:
+    """Return a connection to a store that is ready: made, migrated and indexed.  Raises as `reached` does."""
+    db = reached(address)
     try:
         opening.prepare(db)
     except BaseException:

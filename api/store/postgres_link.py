@@ -31,6 +31,8 @@ LONGEST_PAUSE_S = 5.0
 PREPARED = 300
 # While tables are made and objects are indexed, statements may take long; others wait.
 LOCK = 0x6D612D73746F7265
+# Shared by every connection of a server, held alone by a restore; of the schema in which the tables are.
+IN_USE = "1835101797, coalesce(current_schema()::regnamespace::oid::int, 0)"
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +118,18 @@ def connect(address: str) -> Connection:
     try:
         connection.execute(SESSION, prepare=False)
         postgres_probe.check(connection)
+        _enter(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _enter(connection: Connection) -> None:
+    """Say, as long as the connection lives, that the store is in use.  Raises FailedPrecondition during a restore."""
+    row = connection.execute(f"SELECT pg_try_advisory_lock_shared({IN_USE})", prepare=False).fetchone()
+    if row is None or not row[0]:
+        raise FailedPrecondition("the resource store is being restored: try again", reason="STORE_IS_RESTORED")
 
 
 class Link:

@@ -20,7 +20,8 @@ class Entry:
     """One call and what became of it.
 
     time_us: microseconds since 1970; before, after: resourceVersions, empty where there is none; digest: SHA-256 of the
-    object before and after, in hex; outcome: a gRPC status name; also: objects that changed with it.
+    object before and after, in hex; outcome: a gRPC status name; also: objects that changed with it; policy: the rights
+    by which it was allowed or denied (`docs/access.md`), empty where none were asked.
     """
 
     time_us: int

@@ -74,6 +74,11 @@ class Access(Protocol):
     Two more: Unmask shows `sensitive` fields, Finalize takes away another's finalizer.
     """
 
+    @property
+    def policy(self) -> str:
+        """What it decides by now, as audit records say it: another text after any change of rights."""
+        ...
+
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Return if it may.  Raises NotFound for what is not its to know, PermissionDenied for what it may not do."""
         ...
@@ -96,6 +101,8 @@ class Access(Protocol):
 
 class Everybody:
     """Access without identities: everyone may do everything.  For a server that nobody else can reach, and tests."""
+
+    policy = "off"
 
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Allow."""

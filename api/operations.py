@@ -139,7 +139,7 @@ class Operations:
     ) -> None:
         if call.principal.kind == "system":
             return
-        entry = replace(entry_of(call, verb, key), reason=reason, also=also)
+        entry = replace(entry_of(call, verb, key, self._access.policy), reason=reason, also=also)
         if error is not None:
             entry = replace(entry, outcome=error.code, reason=getattr(error, "why", "") or error.reason)
         await self._resources.record(entry)
@@ -169,7 +169,8 @@ class Operations:
             await self._record(call, operation.verb, key, reason=reason, also=outcome.effects)
         else:
             left = outcome.answer if outcome.answer is not None else kind.message()
-            entry = replace(entry_of(call, operation.verb, key), reason=reason, also=outcome.effects)
+            entry = entry_of(call, operation.verb, key, self._access.policy)
+            entry = replace(entry, reason=reason, also=outcome.effects)
             await self._resources.record(entry, named, left)
         return answer
 

@@ -24,8 +24,11 @@ class Outcome:
     replayed: bool = False
 
 
-def entry_of(call: Call, verb: str, key: Key) -> Entry:
-    """Return the audit record of a call on one object, before its outcome is known."""
+def entry_of(call: Call, verb: str, key: Key, policy: str) -> Entry:
+    """Return the audit record of a call on one object, before its outcome is known.
+
+    policy: what access decided by (`Access.policy`).
+    """
     principal = call.principal
     return Entry(
         time_us=time.time_ns() // 1000,
@@ -38,6 +41,7 @@ def entry_of(call: Call, verb: str, key: Key) -> Entry:
         namespace=_text(key.namespace),
         name=_text(key.name),
         request_id=call.request_id,
+        policy=policy,
     )
 
 

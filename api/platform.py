@@ -127,7 +127,7 @@ class Platform:
         self, call: Call, key: Key, outcome: str, reason: str, named: Request | None = None, answer: Any | None = None
     ) -> None:
         if call.principal.kind != "system" or named is not None:
-            entry = replace(entry_of(call, "Apply", key), outcome=outcome, reason=reason)
+            entry = replace(entry_of(call, "Apply", key, self._access.policy), outcome=outcome, reason=reason)
             await self._resources.record(entry, named, answer)
 
     async def _unmasked(self, call: Call, kind: Kind, key: Key) -> bool:
@@ -184,7 +184,8 @@ class Platform:
         try:
             await self._access.require(call, verb, key.kind, key.namespace, key.name)
         except DENIED as error:
-            await self._resources.record(replace(entry_of(call, verb, key), outcome=error.code, reason=error.reason))
+            entry = entry_of(call, verb, key, self._access.policy)
+            await self._resources.record(replace(entry, outcome=error.code, reason=error.reason))
             raise
 
 

@@ -89,12 +89,15 @@ class Resources(Reads):
         self.request: Request | None = None
         self._fence: Lease | None = None
         self._manage: Manage | None = None
+        self._policy = self._access.policy
 
     def of(self, call: Call, request: Request | None = None, access: Access | None = None) -> Resources:
         """Return the same resources, written in the name of a call: its rights, its audit records, its effects once."""
         bound = copy.copy(self)
         bound.call, bound.request, bound.outcome = call, request, Outcome()
         bound._access = access or self._access
+        # That of the moment at which the call is let in: rights may change while it goes on.
+        bound._policy = bound._access.policy
         return bound
 
     def managing(self, manage: Manage) -> Resources:
@@ -119,7 +122,7 @@ class Resources(Reads):
 
     def _trail(self, verb: str, key: Key, *, part: str = "") -> Trail:
         """Return what is committed with an effect.  The platform's own status writes leave no audit record."""
-        entry = None if self.call.principal.kind == "system" else entry_of(self.call, verb, key)
+        entry = None if self.call.principal.kind == "system" else entry_of(self.call, verb, key, self._policy)
         request = self.request
         if request is not None and part:
             request = replace(request, id=f"{request.id}/{part}")

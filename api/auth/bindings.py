@@ -6,6 +6,8 @@ being in one effect and neither can be lost without the other.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,12 +19,22 @@ from api.store.values import key_of
 CREATOR = "michelangelo.platform/creator"
 KINDS = ("Project", "RoleBinding")
 MOST_HELD = 10_000
+MODULUS = 2**256
 
 
 class Bindings:
-    """Who was given what.  What is older than what is known of an object is ignored, in whatever order it comes."""
+    """Who was given what.  What is older than what is known of an object is ignored, in whatever order it comes.
+
+    revision: that of the newest change that gave or took a right; digest: stands for all that is given to anybody, the
+    same for the same rights on every server.
+    """
 
     def __init__(self) -> None:
+        self.revision = 0
+        # A sum, so that it changes by what changes, and is the same in whatever order all came.
+        self._sum = 0
+        self.digest = ""
+        self._count(0)
         self._subjects: dict[Key, frozenset[str]] = {}
         self._grants: dict[str, dict[Key, int]] = {}
         self._versions: dict[Key, int] = {}
@@ -30,16 +42,11 @@ class Bindings:
 
     def put(self, resource: Any) -> None:
         """Take in a Project or a RoleBinding as it is now."""
-        key = key_of(resource)
-        if self._newer(key, resource):
-            self._drop(key)
-            self._add(key, dict(granted(resource)))
+        self._replace(resource, dict(granted(resource)))
 
     def remove(self, resource: Any, *, known: bool) -> None:
         """Take out one that is gone.  `known`: by a change, after which nothing older of it will come."""
-        key = key_of(resource)
-        if self._newer(key, resource):
-            self._drop(key)
+        key = self._replace(resource, {})
         if known and self._versions.get(key, 0) <= int(resource.metadata.resourceVersion or 0):
             self._versions.pop(key, None)
 
@@ -47,6 +54,7 @@ class Bindings:
         """Know these and nothing else."""
         for known in (self._subjects, self._grants, self._versions, self._held):
             known.clear()
+        self._count(-self._sum)
         for resource in resources:
             self.put(resource)
 
@@ -73,6 +81,15 @@ class Bindings:
             for key, role in self._grants.get(name, {}).items():
                 yield key.namespace, role
 
+    def _replace(self, resource: Any, roles: Mapping[str, int]) -> Key:
+        key, before = key_of(resource), self._sum
+        if self._newer(key, resource):
+            self._drop(key)
+            self._add(key, roles)
+        if self._sum != before:
+            self.revision = max(self.revision, self._versions[key])
+        return key
+
     def _newer(self, key: Key, resource: Any) -> bool:
         version = int(resource.metadata.resourceVersion or 0)
         if version < self._versions.get(key, 0):
@@ -81,11 +98,13 @@ class Bindings:
         return True
 
     def _drop(self, key: Key) -> None:
+        roles: dict[str, int] = {}
         for name in self._subjects.pop(key, frozenset()):
             mine = self._grants[name]
-            del mine[key]
+            roles[name] = mine.pop(key)
             if not mine:
                 del self._grants[name]
+        self._count(-_number(key, roles))
         self._held.clear()
 
     def _add(self, key: Key, roles: Mapping[str, int]) -> None:
@@ -93,7 +112,20 @@ class Bindings:
             self._subjects[key] = frozenset(roles)
         for name, role in roles.items():
             self._grants.setdefault(name, {})[key] = role
+        self._count(_number(key, roles))
         self._held.clear()
+
+    def _count(self, number: int) -> None:
+        self._sum = (self._sum + number) % MODULUS
+        self.digest = f"{self._sum:064x}"[:16]
+
+
+def _number(key: Key, roles: Mapping[str, int]) -> int:
+    """Return the hash of one object's grants as a number, 0 for none."""
+    if not roles:
+        return 0
+    given = json.dumps([str(key), sorted(roles.items())]).encode()
+    return int.from_bytes(hashlib.sha256(given).digest())
 
 
 def granted(resource: Any) -> Iterator[tuple[str, int]]:

@@ -56,7 +56,8 @@ class Entrance:
             return replace(call, principal=await self._in_whose_name(call, principal, headers))
         except (Unauthenticated, PermissionDenied) as error:
             await self._strangers.check(peer)
-            await self._record(_refused(call, error, peer, verb, kind))
+            policy = self._access.policy if isinstance(error, _Denied) else ""
+            await self._record(replace(_refused(call, error, peer, verb, kind), policy=policy))
             raise
 
     def seen(self, user: str) -> bool:

@@ -5,6 +5,8 @@ Rights only add up; nothing takes one away.  A verb or kind that the table does 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,6 +47,12 @@ USES: Mapping[str, tuple[str, str]] = {
     "InferenceServer": ("Update", "InferenceServer"),
     "RayCluster": ("Update", "RayCluster"),
 }
+
+
+def digest(creators: Iterable[str]) -> str:
+    """Return what stands for the rules in audit records: it changes with any of them.  `creators`: of projects."""
+    tables = [INCLUDED, sorted(READS), sorted(WRITES), sorted(ACROSS), WRITERS, OTHERS, USES, sorted(creators)]
+    return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache

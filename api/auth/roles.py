@@ -16,7 +16,7 @@ from typing import Any
 from api.admission import SYSTEM_NAMESPACE, references
 from api.auth.base import ADMINS
 from api.auth.bindings import CREATOR, KINDS, Bindings, granted
-from api.auth.rights import ACROSS, USES, Held, held, names_of, needed, role_name
+from api.auth.rights import ACROSS, USES, Held, digest, held, names_of, needed, role_name
 from api.calls import Call, Principal
 from api.errors import (
     ApiError,
@@ -67,12 +67,18 @@ class RoleAccess:
     ) -> None:
         self._resources = resources
         self._creators = frozenset(creators)
+        self._rules = digest(self._creators)
         self._seen = seen
         self._bindings = Bindings()
         self._since = 0
         # Whether what another server takes away is known here within its watch's delay.
         self._followed = False
         self._follower: asyncio.Task[None] | None = None
+
+    @property
+    def policy(self) -> str:
+        """What is decided by now: digests of the rules and of all bindings, and the revision of their newest change."""
+        return f"{self._rules}.{self._bindings.digest}@{self._bindings.revision}"
 
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Return if the caller may.  Raises NotFound for what is not its to know, PermissionDenied."""
@@ -219,7 +225,7 @@ class RoleAccess:
     async def _load(self) -> None:
         pages = {kind: await self._resources.list(kind) for kind in KINDS}
         self._bindings.replace([item for page in pages.values() for item in page.items])
-        self._since = min(page.revision for page in pages.values())
+        self._since = self._bindings.revision = min(page.revision for page in pages.values())
 
     async def _follow(self) -> None:
         pause_s = AGAIN_S

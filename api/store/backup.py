@@ -16,7 +16,7 @@ from typing import Any
 
 from api.audit import Entry, canonical
 from api.errors import ApiError, DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
-from api.store import backup_file, opening, sql
+from api.store import backup_file, opening, schema, sql
 from api.store.backup_place import Former, Place
 from api.store.base import ChangeType, Key
 from api.store.database import Database
@@ -46,7 +46,8 @@ class Restored:
 def backup(url: str, copy: Path, also: Also | None = None) -> int:
     """Write a copy of one state of a store that may be in use; return its revision.  `copy` must not exist.
 
-    url: as in MA_STORE_URL; also: adds to the copy.  Raises NotFound, AlreadyExists, DataLoss, InvalidArgument.
+    url: as in MA_STORE_URL; also: adds to the copy.  Raises NotFound, AlreadyExists, DataLoss, InvalidArgument, and
+    FailedPrecondition for a store that this release or this command does not copy.
     """
     copy_out = _source(url)
     with backup_file.making(copy) as db:
@@ -55,6 +56,8 @@ def backup(url: str, copy: Path, also: Also | None = None) -> int:
             db.execute("PRAGMA journal_mode=DELETE")
             if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise DataLoss("the store is damaged: its copy is no good", reason="STORE_CORRUPT")
+            # One of a newer release is not understood.
+            schema.version(db)
             db.begin()
             backup_file.describe(db)
             if also is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from api import errors
+from api import blob_copies, errors
 from api.blob_sweep import Sweeper
 from api.blobs import Blobs, opened
-from api.external import External
+from api.external import External, refs_of
 from api.kinds import kinds
+from api.store.backup import backup, restore
 from tests.api.calling import PROJECT, Calling
+from tests.api.test_blob_copies import BY
 from tests.api.test_external_fields import model
 from tests.free_ports import free_ports
 
@@ -160,3 +163,25 @@ async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_told(url: str) -> None:
     with pytest.raises(ValueError, match="blob store"):
         opened(url)
+
+
+async def test_a_copy_names_the_bucket_that_it_depends_on(stored: Calling, address: str, tmp_path: Path) -> None:
+    made = await stored.create(model("kept", 600))
+    keep = functools.partial(blob_copies.keep, url=address)
+    give_back = functools.partial(blob_copies.give_back, url=address)
+    backup(f"sqlite:///{stored.path}", tmp_path / "copy.db", keep)
+    restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/again.db", BY, also=give_back)
+    again = Calling(tmp_path / "again.db", external=External(opened(address)))
+    assert (await again.get("Model", "kept")).spec == made.spec
+    await again.close()
+    # What the bucket lost is told by both; the copy says which bucket it was, and no keys.
+    light = next(item for item in await stored.listed("Model") if item.metadata.name == "kept")
+    (ref,) = refs_of(light).values()
+    await opened(address).remove(ref.name(PROJECT))
+    with pytest.raises(errors.DataLoss, match=ref.digest):
+        backup(f"sqlite:///{stored.path}", tmp_path / "second.db", keep)
+    with pytest.raises(errors.FailedPrecondition, match="set MA_BLOBS to s3://resources/blobs") as refused:
+        restore(tmp_path / "copy.db", f"sqlite:///{tmp_path}/third.db", BY, also=give_back)
+    assert KEYS["secretKey"] not in refused.value.message
+    assert KEYS["secretKey"].encode() not in (tmp_path / "copy.db").read_bytes()
+    assert not (tmp_path / "third.db").exists()

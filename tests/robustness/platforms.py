@@ -37,14 +37,22 @@ def cluster(folder: Path, url: str, servers: int) -> Iterator[tuple[list[KilledS
 
 
 def prepare(connection: Connection) -> None:
-    """Create a project and a pipeline, and wait until it is ready."""
+    """Create a project and a pipeline of the fake Airflow's template, and wait until it is ready."""
+    manifest = pipeline_pb2.PipelineManifest(type=pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_YAML)
+    manifest.file_path = "train"
+    manifest.content.Pack(typed(TEMPLATE_TYPE, {}))
+    create_pipeline(connection, manifest)
+
+
+def create_pipeline(
+    connection: Connection, manifest: pipeline_pb2.PipelineManifest, *, ready_s: float = READY_S
+) -> None:
+    """Create a project and the pipeline `train`, and wait until it is ready."""
     connection.call("Project", "Create", project=kinds()["Project"].new(PROJECT, PROJECT))
     pipeline = kinds()["Pipeline"].new(PROJECT, "train")
-    pipeline.spec.manifest.type = pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_YAML
-    pipeline.spec.manifest.file_path = "train"
-    pipeline.spec.manifest.content.Pack(typed(TEMPLATE_TYPE, {}))
+    pipeline.spec.manifest.CopyFrom(manifest)
     connection.call("Pipeline", "Create", pipeline=pipeline)
-    deadline = time.monotonic() + READY_S
+    deadline = time.monotonic() + ready_s
     while True:
         found = connection.call("Pipeline", "Get", namespace=PROJECT, name="train").pipeline
         if found.status.state == pipeline_pb2.PIPELINE_STATE_READY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 from api.admission import refuse
 from api.calls import Call
 from api.errors import FieldViolation, InvalidArgument
-from api.kinds import Kind
+from api.kinds import Kind, kinds
 from api.masking import masked
 from api.store.base import Key, Request
 from api.validation import shown
@@ -84,11 +85,17 @@ def is_foreground(options: Any) -> bool:
 
 def answer_of(kind: Kind, verb: str, resource: Any = None) -> Message:
     """Return the answer of an operation, with the object that it carries, if it carries one."""
-    described: Any = kind.method(verb).output_type
-    response = described._concrete_class()
+    response = _answers(kind.name, verb)()
     if resource is not None and verb not in ("Delete", "DeleteCollection"):
         getattr(response, kind.singular).CopyFrom(resource)
     return response  # type: ignore[no-any-return]
+
+
+@cache
+def _answers(kind: str, verb: str) -> Any:
+    """Return the class of an operation's answers."""
+    described: Any = kinds()[kind].method(verb).output_type
+    return described._concrete_class
 
 
 def mask_answer(kind: Kind, verb: str, answer: Any) -> None:

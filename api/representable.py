@@ -31,6 +31,8 @@ def faults(message: Message, path: str = "", depth: int = 0) -> Iterator[FieldVi
         yield from _any(message, path, depth)
         return
     for field, value in message.ListFields():
+        if isinstance(value, str) and "\0" not in value:
+            continue
         at = f"{path}.{field.name}" if path else field.name
         if is_map(field):
             yield from _map(field, value, at, depth)

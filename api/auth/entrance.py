@@ -53,7 +53,8 @@ class Entrance:
         try:
             principal = await self._authenticator.authenticate(headers, peer, certificate)
             self._note(principal.subject)
-            return replace(call, principal=await self._in_whose_name(call, principal, headers))
+            call.principal = await self._in_whose_name(call, principal, headers)
+            return call
         except (Unauthenticated, PermissionDenied) as error:
             await self._strangers.check(peer)
             policy = self._access.policy if isinstance(error, _Denied) else ""

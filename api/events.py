@@ -66,7 +66,7 @@ class Log(Protocol):
 class Limits:
     """How much is kept.  ring: the newest changes, for all; queue: what one watcher has not read; watches: a principal.
 
-    A batch is what a watcher gets at a time; one event may be larger.
+    watches_in_all: of all principals.  A batch is what a watcher gets at a time; one event may be larger.
     """
 
     ring_events: int = 4096
@@ -76,6 +76,7 @@ class Limits:
     batch_events: int = 500
     batch_bytes: int = 1024 * 1024
     watches: int = 50
+    watches_in_all: int = 1000
     bookmark_s: float = 10.0
 
 

@@ -3,7 +3,10 @@
 A bounded number of calls is carried out at once.  Those beyond wait in a queue of their caller, for a short time;
 callers take turns, so that one with a thousand calls delays another's only one by no more than a turn.  Whoever waited
 too long, or finds its queue full, is refused with the time after which it may be worth to ask again.  The platform's
-own calls never wait.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
+own calls never wait.
+
+A request is read in its turn, so that those who wait hold no memory; one whose bytes come slowly gives its turn away
+until they are there.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from prometheus_client import Counter, Gauge
 
 from api.calls import Principal
-from api.errors import ResourceExhausted
+from api.errors import DeadlineExceeded, ResourceExhausted
 from api.limits import DEFAULT, LimitsConfig
+
+T = TypeVar("T")
 
 SHORTEST_RETRY_S = 0.1
 LONGEST_RETRY_S = 30.0
@@ -26,6 +32,9 @@ SMOOTH = 1 / 16
 FORGET_S = 1.0
 # Callers of which something is remembered while they do nothing.
 MOST_KNOWN = 10_000
+# So long a call may wait for its request's bytes in its turn.
+PATIENCE_S = 0.25
+TOO_SLOW = "too slow"
 
 REFUSED = Counter("ma_api_refused_total", "Calls that were refused because there are too many.", ["reason"])
 RUNNING = Gauge("ma_api_running", "Calls that are carried out now.")
@@ -44,11 +53,13 @@ class Overloaded(ResourceExhausted):
 class Caller:
     """What one caller has under way.  Made and changed by the gate alone."""
 
-    __slots__ = ("name", "pace_s", "refused", "refused_at", "running", "stepped_at", "waiters")
+    __slots__ = ("name", "pace_s", "refused", "refused_at", "running", "slow", "stepped_at", "waiters")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.running = 0
+        # How many of its calls wait for bytes.
+        self.slow = 0
         self.waiters: deque[asyncio.Future[None]] = deque()
         # Seconds between two of its calls that ended, as long as it has others that wait.
         self.pace_s = 0.0
@@ -62,8 +73,9 @@ class Gate:
 
     def __init__(self, limits: LimitsConfig = DEFAULT, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        # How long a request may take to arrive whole once its turn has come.
-        self.body_s = limits.body_s
+        self._slow = 0
+        self._most_slow = max(1, limits.calls // 2)
+        self._most_slow_per_caller = max(1, limits.calls_per_caller // 2)
         self._clock = clock
         self._callers: OrderedDict[str, Caller] = OrderedDict()
         # Those that have a call which waits and could be carried out, in the order of their turns.
@@ -126,6 +138,48 @@ class Gate:
         finally:
             late.cancel()
         return caller
+
+    async def read(self, caller: Caller, reading: Awaitable[T], since: float | None = None) -> T:
+        """Return what is read of the request of a call that was let in, and that is let in afterwards too.
+
+        since: when reading began, in the loop's time, if it did not begin now.
+        Raises Overloaded (SLOW_REQUEST) if too many are slow, DeadlineExceeded (SLOW_REQUEST).
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if caller is self._exempt or task is None:
+            return await reading
+        began = loop.time() if since is None else since
+        slow, timer = False, loop.call_at(began + PATIENCE_S, lambda: step_aside())
+
+        def step_aside() -> None:
+            nonlocal slow, timer
+            if self._slow >= self._most_slow or caller.slow >= self._most_slow_per_caller:
+                task.cancel(TOO_SLOW)
+                return
+            slow = True
+            self._slow += 1
+            caller.slow += 1
+            timer = loop.call_at(began + self._limits.body_s, task.cancel, TOO_SLOW)
+            self.leave(caller)
+
+        try:
+            return await reading
+        except asyncio.CancelledError as error:
+            if error.args != (TOO_SLOW,) or task.uncancel():
+                raise
+            if slow:
+                told = f"the request was not whole after {self._limits.body_s:g} s"
+                raise DeadlineExceeded(told, reason="SLOW_REQUEST") from None
+            told = "the request comes slowly, and too many others do"
+            raise Overloaded(told, reason="SLOW_REQUEST", retry_s=self._limits.wait_s) from None
+        finally:
+            timer.cancel()
+            if slow:
+                # It has waited long enough: it goes on at once, one more than there should be.
+                self._slow -= 1
+                caller.slow -= 1
+                self._running += 1
+                caller.running += 1
 
     def leave(self, caller: Caller) -> None:
         """End a call that was let in."""

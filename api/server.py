@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc
 import uvloop
@@ -28,12 +29,14 @@ from api.blobs import opened
 from api.calls import Access, Everybody
 from api.config import LOOPBACK, Config, ConfigurationError, TlsConfig, bracketed, load
 from api.errors import ApiError
+from api.events import Limits
 from api.hooks import installed
 from api.http import app, certificate
 from api.http.gateway import Gateway
 from api.http.guard import LOOPBACK as LOOPBACK_NAMES
 from api.http.port import http_server
 from api.kinds import kinds
+from api.limits import DEFAULT, LimitsConfig, connections_of
 from api.operations import Operations
 from api.platform import Platform
 from api.resources import Resources
@@ -50,6 +53,12 @@ from api.watch import Hub
 LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 # A token with many groups is larger than gRPC's 8 KiB.
 LARGEST_METADATA_BYTES = 64 * 1024
+# Clients keep a connection between calls; only one that is not used for long is closed.
+SHORTEST_IDLE_S = 300.0
+ALIVE_S = 60.0
+ALIVE_ANSWER_S = 20.0
+PING_S = 10.0
+MOST_PINGS = 2
 BAD_CONFIGURATION = 78
 GRACE_S = 3.0
 
@@ -95,6 +104,23 @@ def _can_listen(host: str, port: int) -> bool:
     return True
 
 
+def limited(limits: LimitsConfig) -> list[tuple[str, int]]:
+    """Return what gRPC is told of connections."""
+    return [
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        # A connection that says nothing is none.
+        ("grpc.server_handshake_timeout_ms", round(1000 * limits.header_s)),
+        ("grpc.max_connection_idle_ms", round(1000 * max(limits.idle_s, SHORTEST_IDLE_S))),
+        # Whoever is gone without a word is noticed.
+        ("grpc.keepalive_time_ms", round(1000 * ALIVE_S)),
+        ("grpc.keepalive_timeout_ms", round(1000 * ALIVE_ANSWER_S)),
+        # Pings without calls are answered if they are not many; else GOAWAY too_many_pings.
+        ("grpc.http2.max_ping_strikes", MOST_PINGS),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(1000 * PING_S)),
+    ]
+
+
 @contextlib.asynccontextmanager
 async def grpc_server(
     resources: Resources,
@@ -105,6 +131,7 @@ async def grpc_server(
     entrance: Entrance | None = None,
     host: str = LOOPBACK,
     tls: TlsConfig | None = None,
+    limits: LimitsConfig = DEFAULT,
 ) -> AsyncIterator[int]:
     """Serve every kind, what concerns all kinds, reflection and health; yields the port.
 
@@ -119,6 +146,7 @@ async def grpc_server(
             ("grpc.max_metadata_size", LARGEST_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", LARGEST_METADATA_BYTES),
             ("grpc.so_reuseport", 0),
+            *limited(limits),
         ]
     )
     served = Operations(resources, access)
@@ -149,6 +177,7 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    limits = replace(config.limits, connections=connections_of(config.limits))
     store = await open_store(config.store_address)
     plane = controllers.ControlPlane(store, config)
 
@@ -158,7 +187,8 @@ async def serve(config: Config) -> None:
 
     try:
         async with access_of(config, plane.resources) as (access, entrance):
-            platform = Platform(plane.resources, Hub(plane.resources), access)
+            hub = Hub(plane.resources, Limits(watches=limits.watches_per_caller, watches_in_all=limits.watches))
+            platform = Platform(plane.resources, hub, access)
             names = {*LOOPBACK_NAMES, bracketed(config.api_host)} if is_loopback(config.api_host) else None
             gateway = Gateway(Operations(plane.resources, access), platform, entrance, names)
             async with (
@@ -170,6 +200,7 @@ async def serve(config: Config) -> None:
                     entrance=entrance,
                     host=config.api_host,
                     tls=config.tls,
+                    limits=limits,
                 ),
                 http_server(
                     app.build(ready, plane.routes(), gateway),
@@ -177,10 +208,11 @@ async def serve(config: Config) -> None:
                     config.api_host,
                     config.tls,
                     None if config.tls.cert else certificate.own(config.run_path),
+                    limits,
                 ),
                 plane,
             ):
-                log.info("serving %s", config.api_address)
+                log.info("serving %s, at most %d connections a port", config.api_address, limits.connections)
                 await stop.wait()
                 # Watches over HTTP last until they are ended too.
                 await platform.close()

@@ -292,8 +292,10 @@ class Hub:
         """
         if self._closed:
             raise Unavailable("the server stops: watch again", reason="SERVER_STOPPING")
-        if principal and self._count[principal] >= self.limits.watches:
-            told = f"{self.limits.watches} watches are open: close one, or watch more kinds with one; then try again"
+        full = len(self._watches) >= self.limits.watches_in_all
+        if principal and (full or self._count[principal] >= self.limits.watches):
+            most = self.limits.watches_in_all if full else self.limits.watches
+            told = f"{most} watches are open: close one, or watch more kinds with one; then try again"
             raise ResourceExhausted(told, reason="TOO_MANY_WATCHES")
         watch = Watch(self, selection, since or 0, bookmarks=bookmarks, principal=principal)
         self._watches.add(watch)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +20,7 @@ from api.auth.base import NO_CERTIFICATE, Anyone
 from api.auth.entrance import Entrance
 from api.calls import Call, Everybody, named
 from api.errors import ApiError, FieldViolation
+from api.gate import Caller, Gate
 from api.http import discovery, guard, openapi, status
 from api.http.accept import DISCOVERY, form
 from api.http.body import Gone
@@ -77,7 +78,8 @@ class Gateway:
             call = await self._enter(call, headers, scope, target, method)
             passed = gate.enter(call.principal) or await gate.wait(call.principal)
             read = "GET" if method == "HEAD" else method
-            done = await self._answer(Exchange(call, read, path, query, headers, receive), target)
+            taken = _in_turn(gate, passed, receive)
+            done = await self._answer(Exchange(call, read, path, query, headers, taken), target)
         except Gone:
             return
         except ApiError as error:
@@ -162,6 +164,18 @@ def _call(headers: Sequence[tuple[str, str]], query: Parameters) -> Call:
     sent = dict(reversed(headers))
     force = sent.get("x-force", "").strip().lower() == "true"
     return named(sent.get("x-request-id"), source="http", force=force, timeout_s=query.duration_s("timeout"))
+
+
+def _in_turn(gate: Gate, passed: Caller, receive: Receive) -> Receive:
+    """Return what receives a request for a call that must not hold its turn while nothing comes."""
+    began: float | None = None
+
+    async def taken() -> MutableMapping[str, Any]:
+        nonlocal began
+        began = began or asyncio.get_running_loop().time()
+        return await gate.read(passed, receive(), began)
+
+    return taken
 
 
 def _segments(scope: Scope) -> list[str]:

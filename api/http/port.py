@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
@@ -15,9 +16,9 @@ from api.config import LOOPBACK, TlsConfig
 from api.http.app import Application
 from api.http.certificate import context
 from api.http.protocol import Protocol
+from api.limits import DEFAULT, LimitsConfig
 
 GRACE_S = 3
-KEEP_ALIVE_S = 60
 
 
 @contextlib.asynccontextmanager
@@ -27,25 +28,29 @@ async def http_server(
     host: str = LOOPBACK,
     tls: TlsConfig | None = None,
     own: TlsConfig | None = None,
+    limits: LimitsConfig = DEFAULT,
 ) -> AsyncIterator[int]:
     """Serve an application; yields the port.  What is under way at the end gets three seconds.
 
     tls: nothing but TLS is spoken; own: without `tls`, TLS is spoken beside plain HTTP, by this certificate.
     """
     secure = own is not None and (tls is None or tls.cert is None)
+    made = partial(
+        Protocol, context=context(own) if own is not None and secure else None, limits=limits, idle=OrderedDict()
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             application,
             host=host,
             port=port,
-            http=cast("Any", partial(Protocol, context=context(own) if own is not None and secure else None)),
+            http=cast("Any", made),
             ws="none",
             log_level="error",
             lifespan="off",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=round(limits.idle_s),
             timeout_graceful_shutdown=GRACE_S,
             **_certificates(tls or TlsConfig()),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,16 +15,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.errors import ApiError, InvalidArgument
 from api.http.exchange import as_json
 from api.http.guard import LARGEST_HEADERS, MOST_HEADERS
-from api.http.refusals import HeadersTooLarge, TooLarge
+from api.http.refusals import HeadersTooLarge, SlowRequest, TooLarge
 from api.http.sealing import HANDSHAKE, Sealed
 from api.http.status import code_of, failure
+from api.limits import DEFAULT, LimitsConfig
 
 # The parser of URLs counts to 65,535.
 LARGEST_URL = 60 * 1024
-# A request must be whole by then, however slowly its bytes come.
-REQUEST_S = 60.0
-PHRASES = {400: b"Bad Request", 413: b"Content Too Large", 431: b"Request Header Fields Too Large"}
+PHRASES = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    431: b"Request Header Fields Too Large",
+}
 CERTIFICATE = "ma.certificate"
+HEAD, BODY = "head", "body"
 
 
 class Together:
@@ -76,48 +82,112 @@ class Together:
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection.  `context`: for callers that speak TLS where plain HTTP is spoken too; None for no such."""
+    """One connection.  `context`: for callers that speak TLS where plain HTTP is spoken too; None for no such.
+
+    idle: all connections of the port on which nothing is carried out, the longest first; it gives way to new ones.
+    """
 
     _header_bytes = 0
     _begun = False
     _refused = False
     _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
 
-    def __init__(self, *given: Any, context: ssl.SSLContext | None = None, **named: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        context: ssl.SSLContext | None = None,
+        limits: LimitsConfig = DEFAULT,
+        idle: OrderedDict[Protocol, None] | None = None,
+        **named: Any,
+    ) -> None:
         super().__init__(*given, **named)
         self._context = context
+        self._limits = limits
+        self._idle = OrderedDict() if idle is None else idle
+        # What is waited for, and what the timer runs for.
+        self._part = self._timed = ""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin a connection."""
+        """Begin a connection; if there are too many, one that does nothing makes way, or this one does."""
         super().connection_made(transport)
         together: Any = Together(transport, self.loop)
         self.transport = self._together = together
         self.flow = FlowControl(together)
+        if len(self.connections) > self._limits.connections:
+            if not self._idle:
+                together.abort()
+                return
+            oldest, _ = self._idle.popitem(last=False)
+            oldest.transport.abort()
+        self._idle[self] = None
+        self._wait_for(HEAD)
 
     def on_message_begin(self) -> None:
         """Begin a request: its time runs."""
         super().on_message_begin()
         self._header_bytes = 0
-        self._late = self.loop.call_later(REQUEST_S, self.transport.close)
+        self._part = HEAD
         ssl_object = self.transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             scope: Any = self.scope
             scope[CERTIFICATE] = certificate(ssl_object.getpeercert() or {})
 
+    def on_headers_complete(self) -> None:
+        """Begin to carry out a request; its body may still be on its way."""
+        self._part = BODY
+        self._idle.pop(self, None)
+        super().on_headers_complete()
+
     def on_message_complete(self) -> None:
         """End a request: its time no longer runs."""
-        self._in_time()
+        self._part = ""
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """End an answer: the connection may be used again."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._idle[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._in_time()
+        self._idle.pop(self, None)
+        self._wait_for("")
+        self.resume_writing()
         super().connection_lost(exc)
 
-    def _in_time(self) -> None:
+    def pause_writing(self) -> None:
+        """Wait until the other side reads; not for ever."""
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self._limits.idle_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the other side has read."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        super().resume_writing()
+
+    def _wait_for(self, part: str) -> None:
+        """Give a part of a request its time; none for the answer, and for the next request."""
+        self._part = self._timed = part
         if self._late is not None:
             self._late.cancel()
             self._late = None
+        if part:
+            after_s = self._limits.header_s if part == HEAD else self._limits.body_s
+            self._late = self.loop.call_later(after_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        cycle, in_body = self.cycle, self._part == BODY
+        answered = cycle is not None and cycle.response_started and (in_body or not cycle.response_complete)
+        if answered or not self._begun:
+            self.transport.abort()
+        else:
+            after_s = self._limits.header_s if self._part == HEAD else self._limits.body_s
+            self._refuse(SlowRequest(f"the {self._part} of the request was not whole after {after_s:g} s"))
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""
@@ -150,6 +220,8 @@ class Protocol(HttpToolsProtocol):
                 return
         if data:
             super().data_received(data)
+            if self._part != self._timed:
+                self._wait_for(self._part)
 
     def eof_received(self) -> None:
         """End a request whose body is shorter than its header says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from api.errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
+from api.errors import DeadlineExceeded, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from api.validation import shown
 
 
@@ -52,3 +52,9 @@ class HeadersTooLarge(ResourceExhausted):
     """More headers than are read."""
 
     http, reason = 431, "HEADERS_TOO_LARGE"
+
+
+class SlowRequest(DeadlineExceeded):
+    """A request whose bytes come too slowly."""
+
+    http, reason = 408, "SLOW_REQUEST"

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from api.auth.entrance import Entrance
 from api.calls import LARGEST_REQUEST_BYTES, Call, named
-from api.errors import ApiError, DeadlineExceeded, InvalidArgument, ResourceExhausted
+from api.errors import ApiError, InvalidArgument, ResourceExhausted
 from api.gate import Gate
 from api.services.status import status_of
 
@@ -77,7 +77,7 @@ def endpoint(
         try:
             call = await enter(call, context)
             passed = gate.enter(call.principal) or await gate.wait(call.principal)
-            raw = await received(context, gate.body_s)
+            raw = await gate.read(passed, context.read())
             if lasts:
                 gate.leave(passed)
                 passed = None
@@ -109,20 +109,10 @@ def endpoint(
     return served
 
 
-async def received(context: Any, longest_s: float) -> bytes:
-    """Return the bytes of the one message.  Raises InvalidArgument if there is none, DeadlineExceeded if it is slow."""
-    try:
-        async with asyncio.timeout(longest_s):
-            raw = await context.read()
-    except TimeoutError:
-        raise DeadlineExceeded(f"the request was not whole after {longest_s:g} s", reason="SLOW_REQUEST") from None
-    if isinstance(raw, bytes):
-        return raw
-    raise InvalidArgument("the call brings no message", reason="BAD_MESSAGE")
-
-
-def parse(request_class: Any, raw: bytes) -> Any:
-    """Return the message of some bytes.  Raises InvalidArgument, ResourceExhausted (TOO_LARGE)."""
+def parse(request_class: Any, raw: Any) -> Any:
+    """Return the message of what was read, which may be nothing.  Raises InvalidArgument, ResourceExhausted."""
+    if not isinstance(raw, bytes):
+        raise InvalidArgument("the call brings no message", reason="BAD_MESSAGE")
     if len(raw) > LARGEST_REQUEST_BYTES:
         told = f"the request has {len(raw)} bytes, at most {LARGEST_REQUEST_BYTES} are read"
         raise ResourceExhausted(f"{told}: store large values elsewhere and give their URI", reason="TOO_LARGE")

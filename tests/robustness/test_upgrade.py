@@ -1,4 +1,4 @@
-"""A store of a released version is read whole, whenever its migration is killed; a newer one is refused (G21)."""
+"""A store of a released version is read whole, whenever its migration is cut off; a newer one is refused (G21)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ import pytest
 from api.errors import FailedPrecondition
 from api.kinds import kinds
 from api.store.base import LabelRequirement, Query
+from api.store.open import open_store
 from api.store.schema import VERSION
 from api.store.sqlite import SqliteStore
+from tests.robustness import opening_loop
 from tests.robustness.lanes import lanes
 from tests.robustness.migration_loop import golden
 from tests.robustness.results import told
+from tests.servers import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = sorted(Path(__file__).with_name("golden").glob("v*.sql"))
+# Statements between two cuts: to open and compare a database takes seconds.
+EVERY = 3
 
 
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.stem)
@@ -71,16 +76,7 @@ async def test_everything_in_an_old_store_is_read_and_found(old: Path) -> None:
 @pytest.mark.parametrize("every", lanes(p=11, c=1))
 @pytest.mark.parametrize("script", GOLDEN, ids=lambda path: path.stem)
 def test_a_migration_that_is_killed_at_any_statement_is_resumed(script: Path, tmp_path: Path, every: int) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.robustness.migration_loop", str(script), str(tmp_path), str(every)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ran.stdout, ran.stderr[-2000:]
-    report = json.loads(ran.stdout)
+    report = run("tests.robustness.migration_loop", script, tmp_path, every)
     told(
         "G21",
         f"a migration from {script.stem} that is killed at any statement is resumed",
@@ -90,6 +86,48 @@ def test_a_migration_that_is_killed_at_any_statement_is_resumed(script: Path, tm
     )
     assert report["faults"] == []
     assert report["kills"] > 100 // every
+
+
+async def test_a_migration_runs_in_postgresql_too(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await opening_loop.fill(postgres_url)
+    opening_loop.plant(monkeypatch.setattr)
+    store = await open_store(postgres_url)
+    assert len((await store.list("ModelFamily", Query())).items) == opening_loop.OBJECTS
+    await store.close()
+    found = opening_loop.content(postgres_url)
+    assert found["schema_version"] == [f"({VERSION + 1},)"]
+    assert any("label_length" in index for index in found["indexes"])
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("beginning", ["old", "empty"])
+def test_an_opening_that_is_cut_off_at_any_statement_is_resumed(postgres: PostgresServer, beginning: str) -> None:
+    report = run("tests.robustness.opening_loop", beginning, postgres.url(), EVERY)
+    what = {"old": "a migration with its new indexes", "empty": "the making of tables"}[beginning]
+    told(
+        "G21",
+        f"{what}, cut off at any statement, is resumed",
+        store="PostgreSQL",
+        trials=report["cuts"],
+        failed=len(report["faults"]),
+        figures=f"{report['statements']} statements; the program or PostgreSQL's process killed in turns",
+    )
+    assert report["faults"] == []
+    assert report["cuts"] > 60 // EVERY
+
+
+def run(module: str, *arguments: object) -> Any:
+    """Return what a program of these tests found."""
+    ran = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert ran.stdout, ran.stderr[-2000:]
+    return json.loads(ran.stdout)
 
 
 def test_a_store_of_a_newer_release_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Lent:
 
 def run(connection: Any, url: str, script: Script) -> None:
     """Run a script on a driver's connection, inside the transaction that it is in.  `url`: which SQL it speaks."""
-    engine = create_engine(url, creator=lambda: Lent(connection), poolclass=pool.StaticPool)
+    # What SQLAlchemy asks psycopg for hstore wants a connection of psycopg's own class.
+    options = {"use_native_hstore": False} if url.startswith("postgresql") else {}
+    engine = create_engine(url, creator=lambda: Lent(connection), poolclass=pool.StaticPool, **options)
     with engine.connect() as wrapped, Operations.context(MigrationContext.configure(wrapped)):
         script.module.upgrade()

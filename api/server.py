@@ -26,6 +26,7 @@ from api.auth.setup import access_of, is_loopback, with_own_token
 from api.auth.setup import faults as access_faults
 from api.auth.tls import server_credentials
 from api.blobs import opened
+from api.call_log import CALLS
 from api.calls import Access, Everybody
 from api.config import LOOPBACK, Config, ConfigurationError, TlsConfig, bracketed, load
 from api.errors import ApiError
@@ -218,6 +219,7 @@ async def serve(config: Config) -> None:
                 await platform.close()
     finally:
         await store.close()
+        CALLS.write()
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from api.admission import refuse
 from api.audit import Entry
 from api.auth.base import NO_CERTIFICATE, Anyone
 from api.auth.entrance import Entrance
+from api.call_log import CALLS
 from api.calls import Call, Everybody, named
 from api.errors import ApiError, FieldViolation
 from api.gate import Caller, Gate
@@ -64,7 +65,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        started = time.monotonic()
+        began_s = time.monotonic()
         target = Target()
         call: Call | None = None
         method = str(scope["method"])
@@ -98,8 +99,7 @@ class Gateway:
         try:
             await _send(done, call, receive, send, silent=method == "HEAD")
         finally:
-            took_ms = (time.monotonic() - started) * 1000
-            log.info("%s %s %d %.1f ms request=%s", method, target, done.status, took_ms, call.request_id)
+            CALLS.note(f"{method} {target}", done.status, began_s, call.request_id)
 
     async def _enter(
         self, call: Call, headers: Sequence[tuple[str, str]], scope: Scope, target: Target, method: str

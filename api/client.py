@@ -6,6 +6,7 @@ first call, in the process that makes it.
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,8 @@ RECONNECTING = [
 class Client:
     """Calls the API server at `address` (host:port).  Every method raises `api.errors`.
 
-    timeout_s: how long a call may take, with its retries while the server is unreachable; token: who calls.
+    timeout_s: how long a call may take, with its retries while the server is unreachable or has too much to do; token:
+    who calls.
     """
 
     def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S, token: str = "", tls: TlsConfig = NO_TLS) -> None:
@@ -237,9 +239,10 @@ class Client:
                 return call(request, timeout=max(left_s, 0.001), metadata=metadata)
             except grpc.RpcError as error:
                 refused = refusal(error, self._address)
-                if not isinstance(refused, errors.Unavailable) or left_s < pause_s:
+                wait_s = _pause_s(refused, pause_s)
+                if wait_s is None or left_s < wait_s:
                     raise refused from None
-            time.sleep(pause_s)
+            time.sleep(wait_s)
             pause_s = min(pause_s * 2, RETRY_LONGEST_S)
 
     def _open(self) -> grpc.Channel:
@@ -250,6 +253,16 @@ class Client:
         files = (self._tls.trusted, self._tls.client_key, self._tls.client_cert)
         credentials = grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
         return grpc.secure_channel(self._address, credentials, RECONNECTING)
+
+
+def _pause_s(refused: errors.ApiError, pause_s: float) -> float | None:
+    """Return the seconds to wait before a call is tried again, None if it is not to be.
+
+    A server that says when to come again is believed.  Which of those who were refused together comes when is chance.
+    """
+    if refused.retry_s:
+        return refused.retry_s + random.uniform(0, max(refused.retry_s, pause_s))
+    return random.uniform(0, pause_s) if isinstance(refused, errors.Unavailable) else None
 
 
 def _extend(extension: Any, order: Sequence[tuple[str, bool]], equal: Mapping[str, str | int]) -> None:
@@ -271,29 +284,33 @@ def _extend(extension: Any, order: Sequence[tuple[str, bool]], equal: Mapping[st
 def refusal(error: Any, address: str) -> errors.ApiError:
     """Return the error of the tree that a failed call means."""
     code = error.code().name
-    violations, reason = _details(error)
+    violations, reason, retry_s = _details(error)
     by_code: dict[str, type[errors.ApiError]] = {
         cls.code: cls for cls in errors.ApiError.__subclasses__() if cls.code != "INTERNAL"
     }
     if code == "UNAVAILABLE" and not reason:
         return errors.Unavailable(f"the API server at {address} does not answer: is the platform up? try `ma status`")
-    return by_code.get(code, errors.ApiError)(error.details() or code, reason=reason, violations=violations)
+    refused = by_code.get(code, errors.ApiError)(error.details() or code, reason=reason, violations=violations)
+    refused.retry_s = retry_s
+    return refused
 
 
-def _details(error: Any) -> tuple[list[errors.FieldViolation], str]:
+def _details(error: Any) -> tuple[list[errors.FieldViolation], str, float]:
     from google.rpc import error_details_pb2
     from grpc_status import rpc_status
 
-    found, reason = [], ""
+    found, reason, retry_s = [], "", 0.0
     try:
         status = rpc_status.from_call(error)
     except ValueError:
         # Details of another answer than the one that arrived, as when something between dropped the rest of it.
-        return [], ""
+        return [], "", 0.0
     for packed in status.details if status else ():
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if packed.Unpack(info):
             reason = info.reason
         elif packed.Unpack(bad):
             found = [errors.FieldViolation(v.field, v.description) for v in bad.field_violations]
-    return found, reason
+        elif packed.Unpack(retry):
+            retry_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return found, reason, retry_s

@@ -236,7 +236,7 @@ class Gate:
         caller.refused = 1 + caller.refused * max(0.0, 1 - (now - caller.refused_at) / FORGET_S)
         caller.refused_at = now
         # One that has not ended yet is counted as if it ended now.
-        pace_s = max(caller.pace_s, (now - caller.stepped_at) * SMOOTH)
-        ahead_s = (len(caller.waiters) + caller.refused) * pace_s
+        pace_s = max(caller.pace_s, (now - caller.stepped_at) * SMOOTH if caller.waiters else 0.0)
+        ahead_s = (len(caller.waiters) + caller.refused) * pace_s or self._limits.wait_s
         retry_s = min(max(ahead_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
         return Overloaded(told, reason=reason, retry_s=retry_s)

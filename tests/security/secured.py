@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 OWNER = "token-of-the-owner-of-this-platform"
 CALL_S = 20.0
+# Tests are refused more often than a person who mistypes a token.
+PATIENT = LimitsConfig(bad_tokens=10_000)
 KINDS = {"user": wire.SUBJECT_KIND_USER, "group": wire.SUBJECT_KIND_GROUP, "service": wire.SUBJECT_KIND_SERVICE}
 
 Metadata = Sequence[tuple[str, str]]
@@ -115,13 +117,13 @@ class Caller:
 class Secured:
     """One server with its own store, in a thread of its own.  users: entries of its tokens file."""
 
-    def __init__(self, home: Path, users: Sequence[Mapping[str, Any]] = (), **auth: Any) -> None:
+    def __init__(
+        self, home: Path, users: Sequence[Mapping[str, Any]] = (), *, limits: LimitsConfig = PATIENT, **auth: Any
+    ) -> None:
         self.home = home
         self.tokens_file = home / "tokens.json"
         self.write_tokens(users)
         settings = replace(AuthConfig(tokens_file=self.tokens_file), **auth)
-        # Tests are refused more often than a person who mistypes a token.
-        limits = LimitsConfig(bad_tokens=10_000)
         self.config = Config(home=home, projects_root=home, token=OWNER, auth=settings, limits=limits)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -138,10 +140,11 @@ class Secured:
         self.access, self.entrance = await self._stack.enter_async_context(access_of(self.config, self.resources))
         platform = Platform(self.resources, Hub(self.resources), self.access)
         gateway = Gateway(Operations(self.resources, self.access), platform, self.entrance)
+        limits = self.config.limits
         application = app.build(self._ready, self.routes(), gateway)
-        http_port = await self._stack.enter_async_context(http_server(application, 0))
+        http_port = await self._stack.enter_async_context(http_server(application, 0, limits=limits))
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=CALL_S)
-        server = grpc_server(self.resources, 0, platform, access=self.access, entrance=self.entrance)
+        server = grpc_server(self.resources, 0, platform, access=self.access, entrance=self.entrance, limits=limits)
         return await self._stack.enter_async_context(server)
 
     @staticmethod

@@ -1,15 +1,17 @@
-"""Restores a copy over another store and dies at its n-th step, for every n-th until it lives.  One process that forks.
+"""Restores a copy over another store and dies at its n-th step, for every n-th until it lives, and then at any time.
 
-python -m tests.robustness.restore_loop URL FOLDER EVERY  prints what was found as JSON.  A step is a file that is
-opened, renamed or removed, a statement to PostgreSQL, and each row that goes there.
+python -m tests.robustness.restore_loop URL FOLDER EVERY  prints what was found as JSON.  One process that forks.
+A step is a file that is opened, renamed or removed, a statement to PostgreSQL, and each row that goes there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -29,6 +31,7 @@ from tests.robustness.stores import KIND, family
 
 BY = Entry(time_us=1, subject="somebody", verb="Restore", kind="Store", namespace="", name="store.db", request_id="r")
 OBJECTS = 12
+TIMES = 100
 STEPS = ("open", "os.rename", "os.link", "os.remove", "sqlite3.connect")
 # The server forgets a killed restore a moment later.
 GONE_S = 20.0
@@ -45,19 +48,35 @@ def main() -> int:
         backup(places[name], copy)
     due = {name: in_child(lambda name=name: asyncio.run(seen(places[name])))["list"] for name in copies}  # type: ignore
     faults, kills, at = [], {"former": 0, "new": 0}, 1 - every
-    lived = False
-    while not lived:
-        at += every
-        lived = restore_and_die(copies["new"], url, at)
+    lived, stands, took_s = False, list[str](), 0.0
+
+    def look(when: str) -> list[str]:
+        """Return which store stands there now, and make it the former one again."""
         found: Any = in_child(lambda: asyncio.run(seen(url)))
         stands = [name for name in due if due[name] == found["list"]]
-        if stands and not lived:
-            kills[stands[0]] += 1
-        faults += [] if stands else [f"killed at step {at}: neither store is there"]
-        faults += [f"killed at step {at}: {found['fault']}"] if found["fault"] else []
+        faults.extend([] if stands else [f"killed {when}: neither store is there"])
+        faults.extend([f"killed {when}: {found['fault']}"] if found["fault"] else [])
         if stands != ["former"]:
             in_child(lambda: restore(copies["former"], url, BY, replace=True).objects)
+        return stands
+
+    while not lived:
+        at, began = at + every, time.monotonic()
+        lived = restore_and_die(copies["new"], url, functools.partial(_count, at))
+        took_s = time.monotonic() - began
+        stands = look(f"at step {at}")
+        if stands and not lived:
+            kills[stands[0]] += 1
     faults += [] if stands == ["new"] else ["a restore that nobody killed restored nothing"]
+    pick = random.Random(at)
+    for _ in range(TIMES // every):
+        after_s = pick.uniform(0.0, took_s)
+        # The signal ends the program as it is.
+        if not restore_and_die(copies["new"], url, functools.partial(signal.setitimer, signal.ITIMER_REAL, after_s)):
+            for name in look(f"after {after_s:.4f} s")[:1]:
+                kills[name] += 1
+        else:
+            look("never")
     print(json.dumps({"kills": kills, "steps": at, "faults": faults}))
     return 1 if faults else 0
 
@@ -96,12 +115,12 @@ async def _opened(url: str) -> Store:
         await asyncio.sleep(AGAIN_S)
 
 
-def restore_and_die(copy: Path, url: str, at: int) -> bool:
-    """Restore in a child that is killed before its `at`-th step; return whether it lived."""
+def restore_and_die(copy: Path, url: str, prepare: Callable[[], object]) -> bool:
+    """Restore in a child that `prepare` lets die at some moment; return whether it lived."""
     child = os.fork()
     if child == 0:
-        _count(at)
         try:
+            prepare()
             restore(copy, url, BY, replace=True)
         except BaseException as error:
             print(repr(error), file=sys.stderr)
@@ -109,7 +128,7 @@ def restore_and_die(copy: Path, url: str, at: int) -> bool:
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
-        raise RuntimeError(f"the restore failed, though nobody killed it at step {at}")
+        raise RuntimeError("a restore failed that nobody killed")
     return not os.WIFSIGNALED(status)
 
 

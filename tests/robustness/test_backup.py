@@ -8,8 +8,10 @@ import hashlib
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,11 +227,65 @@ async def test_what_stood_there_is_kept_beside(tmp_path: Path) -> None:
     await store.create(Write(family("a", "x")))
     await store.close()
     backup(url, tmp_path / "copy.db")
-    before = path.read_bytes()
+    store = await open_store(url)
+    await store.create(Write(family("later", "x")))
+    await store.close()
     restore(tmp_path / "copy.db", url, BY)
-    assert (tmp_path / "store.db.before-restore").read_bytes() == before
-    assert path.stat().st_mode & 0o077 == 0
-    assert set(os.listdir(tmp_path)) == {"store.db", "store.db.ballast", "store.db.before-restore", "copy.db"}
+    for name, stood in (("store.db", ["a"]), ("store.db.before-restore", ["a", "later"])):
+        store = await open_store(f"sqlite:///{tmp_path}/{name}")
+        assert [item.metadata.name for item in (await store.list(KIND, Query())).items] == stood
+        await store.close()
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    left = {"store.db", "store.db.ballast", "store.db.before-restore", "store.db.before-restore.ballast", "copy.db"}
+    assert set(os.listdir(tmp_path)) == left
+
+
+async def test_a_store_that_cannot_be_read_is_replaced_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    url = f"sqlite:///{path}"
+    store = await open_store(url)
+    await store.create(Write(family("a", "x")))
+    await store.close()
+    backup(url, tmp_path / "copy.db")
+    for damage in (b"SQLite format 3\0" + bytes(5_000), b"noise" * 1_000, path.read_bytes()[:-8_192]):
+        path.write_bytes(damage)
+        assert restore(tmp_path / "copy.db", url, BY).objects == 1
+        assert (tmp_path / "store.db.before-restore").read_bytes() == damage
+        await (await open_store(url)).close()
+
+
+async def test_a_server_that_starts_during_a_restore_finds_the_new_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    url = f"sqlite:///{path}"
+    store = await open_store(url)
+    await store.create(Write(family("a", "x")))
+    await store.close()
+    backup(url, tmp_path / "copy.db")
+    started = threading.Event()
+
+    def start() -> int:
+        started.set()
+        return asyncio.run(write())
+
+    async def write() -> int:
+        begun = await open_store(url)
+        made = await begun.create(Write(family("b", "x")))
+        await begun.close()
+        return int(made.metadata.resourceVersion)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def while_it_is_restored(_: object) -> None:
+            made.append(pool.submit(start))
+            started.wait()
+            time.sleep(0.3)
+
+        made: list[Future[int]] = []
+        restored = await asyncio.to_thread(restore, tmp_path / "copy.db", url, BY, also=while_it_is_restored)
+        assert await asyncio.to_thread(made[0].result) == restored.newest + 1
+    store = await open_store(url)
+    assert [item.metadata.name for item in (await store.list(KIND, Query())).items] == ["a", "b"]
+    await store.close()
 
 
 async def test_what_a_database_holds_is_replaced_only_when_that_is_said(postgres_url: str, tmp_path: Path) -> None:

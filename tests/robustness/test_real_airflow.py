@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -51,9 +53,11 @@ def airflow_beside(config: Config) -> Iterator[None]:
                     )
         yield
     finally:
-        sessions.stop_all(config.home, (), grace_s=2)
         for process in started:
+            # The API server of Airflow overwrites the mark by which the others are found.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        sessions.stop_all(config.home, (), grace_s=0)
 
 
 def steps() -> pipeline_pb2.PipelineManifest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,13 +16,16 @@ from api.airflow import DagRun
 from api.controllers.pipeline_run import ACTIVE, ADOPTED, PipelineRunController
 from api.controllers.pipeline_run import run_id as run_id_of
 from api.controllers.platform import Platform
+from api.controllers.run_report import STATES, TERMINAL, has_ended
 from api.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
+from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
 from api.run_names import adopted_name
 from api.store.base import Key
 from api.workflows import HIDDEN_PARAM
 
-RESYNC_S = 30.0
+RESYNC_S = 10.0
+AT_ONCE = 50
 OVERLAP = timedelta(seconds=90)
 OWN_PREFIX = "ma__"
 
@@ -36,6 +39,8 @@ class Adopter:
         self._platform = platform
         self._runs = runs
         self._busy: set[tuple[str, str]] = set()
+        # What the last look found, by DAG and run.
+        self._found: dict[tuple[str, str], DagRun] = {}
 
     async def seen(self, dag_id: str, run_id: str, ended: bool = False) -> None:
         """A run of some DAG changed: look at its PipelineRun, or make one."""
@@ -56,8 +61,7 @@ class Adopter:
         while True:
             began = self._platform.now()
             try:
-                for run in await self._platform.airflow.recent_runs(since):
-                    await self._look(run)
+                await self._look_at(await self._platform.airflow.recent_runs(since))
                 since = began - OVERLAP
             except ApiError as error:
                 log.info("resync waits: %s", error.message)
@@ -65,13 +69,20 @@ class Adopter:
                 log.exception("resync failed")
             await asyncio.sleep(RESYNC_S)
 
+    async def _look_at(self, recent: Sequence[DagRun]) -> None:
+        """Look at those that are other than at the last look.  Raises ApiError."""
+        new = [run for run in recent if self._found.get((run.dag_id, run.run_id)) != run]
+        for start in range(0, len(new), AT_ONCE):
+            await asyncio.gather(*(self._look(run) for run in new[start : start + AT_ONCE]))
+        self._found = {(run.dag_id, run.run_id): run for run in recent}
+
     async def _look(self, run: DagRun) -> None:
         try:
             known = self._runs.key_of_run(run.dag_id, run.run_id)
-            if known is not None:
-                self._runs.changed(known)
-            else:
+            if known is None:
                 await self._place(run)
+            elif not agrees(await self._platform.resources.find(known), run):
+                self._runs.changed(known)
         except (InvalidArgument, FailedPrecondition, NotFound) as error:
             # It would be refused again: the runs after it are not to wait for it.
             log.warning("run %s of %s is not adopted: %s", run.run_id, run.dag_id, error.message)
@@ -89,10 +100,12 @@ class Adopter:
             await self._place_own(found)
             return
         key = Key("PipelineRun", project, adopted_name(found.dag_id, found.run_id, found.due))
-        if await self._platform.resources.find(key) is None:
+        run = await self._platform.resources.find(key)
+        if run is None:
             with contextlib.suppress(AlreadyExists):
                 await self._platform.resources.create(self._resource(project, pipeline, found))
-        self._runs.changed(key)
+        if not agrees(run, found):
+            self._runs.changed(key)
 
     async def _place_own(self, found: DagRun) -> None:
         """A run that a PipelineRun began: look at that again, or stop the run if it is gone.
@@ -104,7 +117,8 @@ class Adopter:
         key = Key("PipelineRun", str(owner.get("namespace")), str(owner.get("pipeline_run")))
         run = await self._platform.resources.find(key)
         if run is not None and run_id_of(run) == found.run_id:
-            self._runs.changed(key)
+            if not agrees(run, found):
+                self._runs.changed(key)
         elif found.run_id.startswith(f"{OWN_PREFIX}{owner.get('owner_uid')}__") and found.state in ACTIVE:
             log.warning("run %s of %s is stopped: its PipelineRun is gone", found.run_id, found.dag_id)
             await self._platform.airflow.fail_run(found.dag_id, found.run_id)
@@ -120,6 +134,18 @@ class Adopter:
         if given:
             run.spec.input.update({"kw_args": given})
         return run
+
+
+def agrees(run: Any | None, found: DagRun) -> bool:
+    """Whether a PipelineRun says of its DAG run what Airflow says, as far as it does not go on."""
+    if run is None or run.status.workflow_run_id != found.run_id:
+        return False
+    state = STATES.get(found.state)
+    if state in TERMINAL:
+        killed = run.status.state == wire.PIPELINE_RUN_STATE_KILLED
+        told = wire.PIPELINE_RUN_STATE_FAILED if killed else run.status.state
+        return has_ended(run) and told == state
+    return bool(run.status.state == state)
 
 
 def _conf(found: DagRun) -> Mapping[str, Any]:

@@ -31,6 +31,8 @@ COLLISION = "DAG run {} belongs to another"
 NOT_READY = "EngineNotReady"
 ATTEMPT = 1
 ACTIVE_RESYNC_S = 10.0
+# All active runs together are looked at so often: what changed is reported, or found by one look at all recent runs.
+RESYNCS_PER_S = 20.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
 ENDING_LOOKS_S = (0.1, 0.3, 1.0)
 ACTIVE = ("queued", "running")
@@ -63,6 +65,12 @@ class PipelineRunController:
     def settled(self, resource: Resource) -> bool:
         """Whether it ended and is not to be removed."""
         return has_ended(resource) and not resource.metadata.HasField("deletionTimestamp")
+
+    def waits(self, resource: Resource) -> bool:
+        """Whether its DAG run was begun, and nothing is asked of it but to go on."""
+        run: Any = resource
+        asked = run.spec.kill or run.metadata.HasField("deletionTimestamp")
+        return bool(run.status.workflow_run_id) and not asked
 
     async def related(self, change: Change) -> Sequence[Key]:
         """A pipeline that becomes ready lets its waiting runs begin."""
@@ -148,7 +156,7 @@ class PipelineRunController:
         if run.status.state in TERMINAL:
             return None
         if look == len(ENDING_LOOKS_S):
-            return ACTIVE_RESYNC_S
+            return max(ACTIVE_RESYNC_S, len(self._keys) / RESYNCS_PER_S)
         self._ending[key] = look + 1
         return ENDING_LOOKS_S[look]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import random
 import socket
@@ -15,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from api.controllers.leadership import DEPOSED, Clock, Leadership
 from api.controllers.metrics import FAILURES, LEADING, RECONCILE, TERMS
@@ -24,7 +25,7 @@ from api.errors import ApiError, Expired, Unavailable
 from api.kinds import Resource, kinds
 from api.resources import Resources
 from api.store.base import Change, ChangeType, Criterion, Group, Key, Query
-from api.store.values import key_of
+from api.store.values import UPDATED_LABEL, key_of
 
 EVERY = "*"
 LEASE = "controllers"
@@ -37,6 +38,8 @@ RECONCILE_S = 120.0
 PAGE = 200
 # While so many keys of a kind wait, a new leader reads no further: what changes now is not to wait behind what was.
 ENOUGH_WAITING = 100
+# Who wants to look again sooner waits for something that is about to happen.
+ROUTINE_S = 5.0
 SWEEP_AGAIN_S = 2.0
 PAGED_TRIES = 3
 
@@ -63,6 +66,15 @@ class Controller(Protocol):
 
     async def related(self, change: Change) -> Sequence[Key]:
         """Return the other keys that this controller has to look at because of a change."""
+        ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A controller whose objects need not all be looked at first by a new leader."""
+
+    def waits(self, resource: Resource) -> bool:
+        """Whether all that is to be done for an object was begun: it may be looked at when there is time."""
         ...
 
 
@@ -175,7 +187,7 @@ class Manager:
                 queue = self._queues[each.kind]
                 mine = change.type is not ChangeType.DELETED and each.kind in (EVERY, change.key.kind)
                 if mine and not each.settled(change.resource):
-                    queue.add(change.key)
+                    queue.add(change.key, routine=is_report(change))
                 for key in await each.related(change):
                     queue.add(key)
 
@@ -196,14 +208,20 @@ class Manager:
                     await asyncio.sleep(SWEEP_AGAIN_S)
 
     async def _sweep_kind(self, controller: Controller, kind: str, *, paged: bool) -> None:
-        """Queue what is not settled, never much more than is worked off.  Raises Expired when pages changed."""
+        """Queue what is not settled, never much more than is worked off.  Raises Expired when pages changed.
+
+        What may be looked at when there is time is queued so at once, however much it is.
+        """
         queue, query = self._queues[controller.kind], Query(where=controller.unsettled, limit=PAGE if paged else 0)
         while True:
             page = await self._resources.list(kind, query)
             for resource in page.items:
-                if not controller.settled(resource):
+                if controller.settled(resource):
+                    continue
+                routine = isinstance(controller, Patient) and controller.waits(resource)
+                if not routine:
                     await queue.eased(ENOUGH_WAITING)
-                    queue.add(key_of(resource))
+                queue.add(key_of(resource), routine=routine)
             if not page.next:
                 return
             query = Query(where=query.where, limit=query.limit, start=page.next)
@@ -220,7 +238,7 @@ class Manager:
                     again_s = await controller.reconcile(key)
                 failed = False
                 if again_s is not None:
-                    queue.add_after(key, again_s)
+                    queue.add_after(key, again_s, routine=again_s >= ROUTINE_S)
             except Exception as error:
                 if isinstance(error, ApiError) and error.reason == DEPOSED:
                     raise
@@ -228,6 +246,19 @@ class Manager:
             finally:
                 seconds.observe(self._clock() - began)
                 queue.done(key, failed=failed)
+
+
+def is_report(change: Change) -> bool:
+    """Whether nothing is asked for: a controller wrote down what it saw."""
+    new, old = change.resource, change.previous
+    if old is None or new.spec != old.spec or new.metadata.HasField("deletionTimestamp"):
+        return False
+    before, after = copy.deepcopy(old.metadata), copy.deepcopy(new.metadata)
+    for metadata in (before, after):
+        metadata.resourceVersion = ""
+        metadata.labels.pop(UPDATED_LABEL, None)
+        del metadata.finalizers[:]
+    return bool(before == after)
 
 
 def _names(controller: Controller) -> Sequence[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.controllers.queue import LONGEST_BACKOFF_S, RETRIES_PER_S, RETRY_BURST, Queue
+from api.controllers.queue import LONGEST_BACKOFF_S, RETRIES_PER_S, RETRY_BURST, SHARE, Queue
 from api.store.base import Key
 from tests.simulation.virtual import VirtualLoop
 
@@ -34,6 +34,38 @@ async def test_a_project_with_much_to_do_keeps_no_other_waiting() -> None:
         queue.add(key)
     taken = [(await queue.take()).namespace for _ in range(6)]
     assert taken == ["busy", "quiet", "busy", "quiet", "busy", "busy"]
+
+
+async def test_what_changed_comes_first_and_keeps_the_rest_not_waiting_for_ever() -> None:
+    queue = Queue("PipelineRun")
+    for key in keys("routine", 5):
+        queue.add(key, routine=True)
+    for key in keys("changed", 3 * SHARE):
+        queue.add(key)
+    taken = [(await queue.take()).namespace for _ in range(3 * SHARE + 5)]
+    assert taken[:SHARE] == ["changed"] * SHARE
+    assert taken[: 2 * SHARE + 2].count("routine") == 2
+    assert taken[-3:] == ["routine"] * 3
+
+
+async def test_what_waits_for_a_routine_look_and_changes_is_looked_at_once_and_first() -> None:
+    queue = Queue("PipelineRun")
+    first, second = keys("p", 2)
+    for key in (first, second):
+        queue.add(key, routine=True)
+    queue.add(second)
+    queue.add(second, routine=True)
+    assert [await queue.take(), await queue.take()] == [second, first]
+    # What changes while it is looked at is routine only if all of it was.
+    queue.add(second, routine=True)
+    queue.add(first, routine=True)
+    queue.add(first)
+    for key in (second, first):
+        queue.done(key, failed=False)
+    assert [await queue.take(), await queue.take()] == [first, second]
+    for key in (second, first):
+        queue.done(key, failed=False)
+    assert not queue.busy
 
 
 def test_all_failures_together_are_looked_at_again_at_a_bounded_rate() -> None:

@@ -225,6 +225,28 @@ async def test_what_controllers_do_is_counted_by_kind_alone(tmp_path: Path) -> N
     await store.close()
 
 
+async def test_what_is_asked_for_is_told_from_what_was_only_seen(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db")
+    resources = Resources(store)
+    made = await resources.create(kinds()["Project"].new("shop", "shop"))
+    made.status.error_message = "seen"
+    made = await resources.update_status(made)
+    made = await resources.set_finalizer(made, "a.example/one", present=True)
+    made.metadata.labels["team"] = "x"
+    made = await resources.update(made)
+    made.spec.description = "other"
+    made = await resources.update(made)
+    await resources.delete("Project", "shop", "shop")
+    told = []
+    async with asyncio.timeout(8):
+        async for one in store.watch(["Project"], 0):
+            told.append(runtime.is_report(one))
+            if len(told) == 6:
+                break
+    assert told == [False, True, True, False, False, False]
+    await store.close()
+
+
 async def test_a_kind_of_many_objects_is_read_a_page_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "PAGE", 7)
     monkeypatch.setattr(runtime, "ENOUGH_WAITING", 3)

@@ -148,8 +148,12 @@ class Writer:
 
     def _run(self) -> None:
         while jobs := self._group():
+            before = self.revision
             self._carry_out(jobs)
             _answer(jobs)
+            if self.revision != before:
+                # After the answers: a watcher's look at what is new takes time from whoever waits for its write.
+                self._bell.ring()
             while self.revision // TIDY_EVERY > self._tidied:
                 self._tidy()
                 if self._waiting:
@@ -197,7 +201,6 @@ class Writer:
         if count.changed:
             self._tidied = count.before // TIDY_EVERY if self._tidied < 0 else self._tidied
             self.revision = count.now
-            self._bell.ring()
 
     def _one(self, db: Database, job: Job[Any], following: NextRevision, *, savepoint: bool) -> bool:
         """Carry out one write; whether it had an effect."""

@@ -126,7 +126,8 @@ class PostgresPlace:
             _keep_out(db)
             (revision,) = db.execute("SELECT revision FROM counter").fetchone()
             (objects,) = db.execute("SELECT count(*) FROM object").fetchone()
-            if revision and not self._replace:
+            (records,) = db.execute("SELECT count(*) FROM audit").fetchone()
+            if (revision or records) and not self._replace:
                 told = f"the database holds a store of {objects} objects, at revision {revision}"
                 raise FailedPrecondition(told, reason="STORE_NOT_EMPTY")
             yield Former(int(revision), dict(db.execute("SELECT name, epoch FROM lease").fetchall()))

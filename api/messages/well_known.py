@@ -124,7 +124,7 @@ def time_text(message: Any) -> str:
         moment = datetime.datetime.fromtimestamp(message.seconds, datetime.UTC)
     except (OverflowError, ValueError, OSError):
         return "0001-01-01T00:00:00Z"
-    text = f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}"
+    text = moment.isoformat()[: len("0001-01-01T00:00:00")]
     if 0 < message.nanos < 1_000_000_000:
         text += f".{message.nanos:09d}".rstrip("0")
     return text + "Z"

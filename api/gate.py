@@ -1,9 +1,9 @@
 """What keeps a server from doing more at once than it can: calls are carried out, wait their turn, or are refused.
 
 A bounded number of calls is carried out at once.  Those beyond wait in a queue of their caller, for a short time;
-callers take turns, so that one with a thousand calls delays another's only one by no more than a turn.  Whoever waited
-too long, or finds its queue full, is refused with the time after which it may be worth to ask again.  The platform's
-own calls never wait.
+callers take turns, so that one with a thousand calls delays another's only one by no more than a turn, and have fewer
+calls under way than one alone, so that each is quick.  Whoever waited too long, or finds its queue full, is refused
+with the time after which it may be worth to ask again.  The platform's own calls never wait.
 
 A request is read in its turn, so that those who wait hold no memory; one whose bytes come slowly gives its turn away
 until they are there.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
@@ -12,6 +12,7 @@ until they are there.  Source of the idea: Kubernetes' API Priority and Fairness
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,10 @@ SMOOTH = 1 / 16
 FORGET_S = 1.0
 # Callers of which something is remembered while they do nothing.
 MOST_KNOWN = 10_000
+# So long after two callers called in turn they are taken to share the server.
+SHARED_S = 1.0
+# Those who came together are not refused together: each waits a part of the longest time, at least this one.
+LEAST_WAIT = 0.5
 # So long a call may wait for its request's bytes in its turn.
 PATIENCE_S = 0.25
 TOO_SLOW = "too slow"
@@ -71,8 +76,18 @@ class Caller:
 class Gate:
     """Lets calls of many callers through.  Every call that `enter` or `wait` let in must `leave`."""
 
-    def __init__(self, limits: LimitsConfig = DEFAULT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: LimitsConfig = DEFAULT,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._limits = limits
+        self._chance = chance
+        self._share_alone = limits.calls_per_caller
+        self._share = min(limits.calls_shared, limits.calls_per_caller)
+        self._latest: Caller | None = None
+        self._shared_at = -SHARED_S
         self._slow = 0
         self._most_slow = max(1, limits.calls // 2)
         self._most_slow_per_caller = max(1, limits.calls_per_caller // 2)
@@ -91,9 +106,14 @@ class Gate:
         if principal.kind == "system":
             return self._exempt
         caller = self._of(principal)
+        if caller is not self._latest:
+            if self._latest is not None:
+                self._shared_at = self._clock()
+            self._latest = caller
         if (
             self._running < self._limits.calls
-            and caller.running < self._limits.calls_per_caller
+            # With few under way, what is the share need not be asked.
+            and (caller.running < self._share or caller.running < self._share_now())
             and not caller.waiters
             and not self._turns
         ):
@@ -118,7 +138,8 @@ class Gate:
         self._waiting += 1
         self._line_up(caller)
         self._call_next()
-        late = loop.call_later(self._limits.wait_s, turn.cancel)
+        wait_s = self._limits.wait_s * (LEAST_WAIT + (1 - LEAST_WAIT) * self._chance())
+        late = loop.call_later(wait_s, turn.cancel)
         try:
             await turn
         except asyncio.CancelledError:
@@ -133,7 +154,7 @@ class Gate:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            told = f"the call waited {self._limits.wait_s:g} s for its turn"
+            told = f"the call waited {wait_s:.2f} s for its turn"
             raise self._refusal(caller, told, "WAITED_TOO_LONG") from None
         finally:
             late.cancel()
@@ -210,9 +231,13 @@ class Gate:
             if not caller.running and not caller.waiters:
                 del self._callers[name]
 
+    def _share_now(self) -> int:
+        """Return how many calls of one caller are carried out at once."""
+        return self._share if self._clock() - self._shared_at < SHARED_S else self._share_alone
+
     def _line_up(self, caller: Caller) -> None:
         """Give a caller a turn, behind all others, if it could use one."""
-        if caller.running < self._limits.calls_per_caller and caller.name not in self._turns:
+        if caller.name not in self._turns and caller.running < self._share_now():
             self._turns[caller.name] = caller
 
     def _call_next(self) -> None:

@@ -16,12 +16,14 @@ PORTS = 2
 class LimitsConfig:
     """Limits of one server; `docs/configuration.md` explains each.  Names ending in `_s` are seconds.
 
-    calls: carried out at once; waiting: calls that wait for that; a caller's share of each is `…_per_caller`.
+    calls: carried out at once; waiting: calls that wait for that; a caller's share of each is `…_per_caller`, and
+    calls_shared of those carried out while others call too.
     streams: calls at once on one gRPC connection; bad_tokens: refusals of tokens a second and address.
     """
 
     calls: int = 32
     calls_per_caller: int = 16
+    calls_shared: int = 4
     waiting: int = 2000
     waiting_per_caller: int = 500
     wait_s: float = 0.5
@@ -44,6 +46,7 @@ DEFAULT = LimitsConfig()
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "calls": (1, 10_000),
     "calls_per_caller": (1, 10_000),
+    "calls_shared": (1, 10_000),
     "waiting": (0, 100_000),
     "waiting_per_caller": (0, 100_000),
     "wait_s": (0.01, 30),

@@ -29,7 +29,7 @@ PHRASES = {
     431: b"Request Header Fields Too Large",
 }
 CERTIFICATE = "ma.certificate"
-HEAD, BODY = "head", "body"
+SILENCE, HEAD, BODY = "silence", "head", "body"
 
 
 class Together:
@@ -105,6 +105,7 @@ class Protocol(HttpToolsProtocol):
         self._context = context
         self._limits = limits
         self._idle = OrderedDict() if idle is None else idle
+        self._longest_s = {SILENCE: limits.idle_s, HEAD: limits.header_s, BODY: limits.body_s}
         # What is waited for, and what the timer runs for.
         self._part = self._timed = ""
 
@@ -121,7 +122,7 @@ class Protocol(HttpToolsProtocol):
             oldest, _ = self._idle.popitem(last=False)
             oldest.transport.abort()
         self._idle[self] = None
-        self._wait_for(HEAD)
+        self._wait_for(SILENCE)
 
     def on_message_begin(self) -> None:
         """Begin a request: its time runs."""
@@ -177,8 +178,7 @@ class Protocol(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
         if part:
-            after_s = self._limits.header_s if part == HEAD else self._limits.body_s
-            self._late = self.loop.call_later(after_s, self._too_slow)
+            self._late = self.loop.call_later(self._longest_s[part], self._too_slow)
 
     def _too_slow(self) -> None:
         cycle, in_body = self.cycle, self._part == BODY
@@ -186,8 +186,8 @@ class Protocol(HttpToolsProtocol):
         if answered or not self._begun:
             self.transport.abort()
         else:
-            after_s = self._limits.header_s if self._part == HEAD else self._limits.body_s
-            self._refuse(SlowRequest(f"the {self._part} of the request was not whole after {after_s:g} s"))
+            told = f"the {self._part} of the request was not whole after {self._longest_s[self._part]:g} s"
+            self._refuse(SlowRequest(told))
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""

@@ -36,7 +36,7 @@ class Crowd:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, **limits: Any) -> None:
         self.loop = loop
-        self.gate = Gate(LimitsConfig(**limits), loop.time)
+        self.gate = Gate(LimitsConfig(**limits), loop.time, random.Random(1).random)
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
         self.ended: list[str] = []
@@ -97,6 +97,44 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
         assert Counter(crowd.ended[:21]) == Counter(a=9, b=9, c=3)
 
     in_virtual_time(turns)
+
+
+def test_one_caller_alone_has_more_at_once_than_one_among_others() -> None:
+    async def shared(loop: asyncio.AbstractEventLoop) -> None:
+        crowd = Crowd(loop, calls=20, calls_per_caller=10, calls_shared=2, waiting_per_caller=1000, wait_s=30)
+        flood = [asyncio.ensure_future(crowd.call(ALICE)) for _ in range(900)]
+        await asyncio.sleep(3.5 * TAKES_S)
+        assert crowd.running["alice"] == 10
+        for _ in range(20):
+            await crowd.call(BOB)
+        assert crowd.running["alice"] == 2
+        await asyncio.sleep(1.2)
+        assert crowd.running["alice"] == 10
+        await asyncio.gather(*flood)
+        assert await crowd.unused()
+
+    in_virtual_time(shared)
+
+
+def test_those_who_came_together_are_not_refused_together() -> None:
+    async def together(loop: asyncio.AbstractEventLoop) -> None:
+        crowd = Crowd(loop, calls=1, calls_per_caller=1, wait_s=1)
+        busy = await crowd.passed(ALICE)
+        ends: Counter[float] = Counter()
+
+        async def waits() -> None:
+            with pytest.raises(Overloaded):
+                await crowd.gate.wait(ALICE)
+            ends[round(loop.time(), 2)] += 1
+
+        await asyncio.gather(*(waits() for _ in range(300)))
+        assert 0.5 <= min(ends) < 0.52
+        assert 0.98 < max(ends) <= 1
+        assert max(ends.values()) < 20
+        crowd.gate.leave(busy)
+        assert await crowd.unused()
+
+    in_virtual_time(together)
 
 
 def test_one_caller_never_has_more_than_its_share() -> None:

@@ -29,7 +29,15 @@ from tests.api.running import read
 from tests.security.secured import Secured, known, outcome, token_of
 
 SMALL = LimitsConfig(
-    calls=2, calls_per_caller=1, waiting_per_caller=2, wait_s=20, header_s=0.4, body_s=0.6, connections=20, bad_tokens=1
+    calls=2,
+    calls_per_caller=1,
+    waiting_per_caller=2,
+    wait_s=20,
+    header_s=0.4,
+    body_s=0.6,
+    connections=20,
+    bad_tokens=1,
+    idle_s=1,
 )
 COMES_AGAIN_S = 0.7
 FLOOD = 24

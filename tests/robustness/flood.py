@@ -30,6 +30,8 @@ from tests.robustness.stores import KIND
 READY = "ready"
 CALL_S = 30
 SMALL, LARGE, TOO_LARGE = 2_000, 1_000_000, 5 * 2**20
+# How soon a connection that the server ended is made again.
+AGAIN_S = 10.0
 WATCH = "/michelangelo.platform.v1.ResourceService/Watch"
 
 
@@ -200,6 +202,7 @@ async def idles(load: Load, seen: Seen) -> None:
                 await reader.read(1)
             writer.close()
             seen.closed += 1
+            await asyncio.sleep(random.uniform(0, AGAIN_S))
 
     await held([hold(load.ports[number % len(load.ports)]) for number in range(load.count)])
 

@@ -354,30 +354,44 @@ async def test_an_empty_database_has_no_store_to_copy(postgres_url: str, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a large store."""
+
+    async def fill(url: str) -> None:
+        store = await open_store(url)
+        for start in range(0, MANY, 1_000):
+            made = [store.create(Write(family(f"n{start + number}", "x", size=500))) for number in range(1_000)]
+            await asyncio.gather(*made)
+        await store.close()
+
+    folder = tmp_path_factory.mktemp("large")
+    asyncio.run(fill(f"sqlite:///{folder}/store.db"))
+    backup(f"sqlite:///{folder}/store.db", folder / "copy.db")
+    return folder / "copy.db"
+
+
 @pytest.mark.robustness
-async def test_a_hundred_thousand_objects_are_back_within_a_minute(places: Places, tmp_path: Path) -> None:
-    url = places.fresh()
-    store = await open_store(url)
-    for start in range(0, MANY, 1_000):
-        await asyncio.gather(
-            *(store.create(Write(family(f"n{start + number}", "x", size=500))) for number in range(1_000))
-        )
-    await store.close()
+def test_a_hundred_thousand_objects_are_back_within_a_minute(places: Places, tmp_path: Path, large: Path) -> None:
+    async def first_page() -> int:
+        store = await open_store(url)
+        found = await store.list(KIND, Query(limit=500))
+        await store.close()
+        return len(found.items)
+
+    url, began = places.fresh(), time.monotonic()
+    restore(large, url, BY)
+    assert asyncio.run(first_page()) == 500
+    took_s = time.monotonic() - began
     began = time.monotonic()
     backup(url, tmp_path / "copy.db")
     copied_s = time.monotonic() - began
-    began = time.monotonic()
-    restore(tmp_path / "copy.db", url, BY, replace=True)
-    again = await open_store(url)
-    assert len((await again.list(KIND, Query(limit=500))).items) == 500
-    took_s = time.monotonic() - began
-    await again.close()
     told(
         "G22",
         f"a restore of {MANY:,} objects answers within {LONGEST_RESTORE_S:.0f} s",
         store=places.name,
         trials=1,
         failed=int(took_s > LONGEST_RESTORE_S),
-        figures=f"copied in {copied_s:.1f} s, restored and answering in {took_s:.1f} s",
+        figures=f"restored and answering in {took_s:.1f} s, copied in {copied_s:.1f} s",
     )
     assert took_s < LONGEST_RESTORE_S

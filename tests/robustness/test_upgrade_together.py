@@ -33,7 +33,7 @@ from tests.robustness.test_watch_with_kills import Public, watch_all
 from tests.robustness.watchers import Watcher
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = ("api/store/schema.py", "api/store/migrations")
+TABLES = ("api/store/schema.py", "api/store/migrations/versions")
 LOAD_S = 60.0
 CLIENTS = 4
 NAMES = 40

@@ -43,6 +43,16 @@ class AuthConfig:
     project_creators: tuple[str, ...] = ()
 
 
+# What a process needs that calls the API; all other variables are for the API server alone.
+CLIENT_VARIABLES = frozenset(
+    {
+        *("MA_HOME", "MA_PROJECTS_ROOT", "MA_API_HOST", "MA_API_PORT", "MA_API_HTTP_PORT"),
+        *("MA_AIRFLOW_PORT", "MA_SERVING_PORT", "MA_AUTH", "MA_TOKEN"),
+        *("MA_TLS_CA", "MA_TLS_CERT", "MA_TLS_CLIENT_CERT", "MA_TLS_CLIENT_KEY"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class TlsConfig:
     """PEM files.  cert, key: the server's; client_ca: who signs the certificates that clients must show, if any.
@@ -210,7 +220,7 @@ class Config:
         return self.home / "run"
 
     def environ(self) -> dict[str, str]:
-        """Return the variables from which `load` gives this value again: what child processes get."""
+        """Return the variables from which `load` gives this value again: what the API server gets."""
         return {
             "MA_HOME": str(self.home),
             "MA_PROJECTS_ROOT": str(self.projects_root),

@@ -13,20 +13,40 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from api.cli.keys import Keys
-from api.config import Config
+from api.config import CLIENT_VARIABLES, Config
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
 def environment(config: Config, keys: Keys, *, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the whole environment of every component: the platform's configuration and Airflow's."""
+    """Return the whole environment of the platform: its configuration and Airflow's.  Each component gets its part."""
     return without_airflow(inherited) | config.environ() | {"MA_TOKEN": keys.token} | process() | airflow(config, keys)
 
 
 def without_airflow(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without Airflow's variables."""
     return {name: value for name, value in inherited.items() if not name.startswith("AIRFLOW")}
+
+
+def of_api(whole: Mapping[str, str]) -> dict[str, str]:
+    """Return what the API server gets: nothing of Airflow's, whose keys it does not use."""
+    return without_airflow(whole)
+
+
+def of_serving(whole: Mapping[str, str]) -> dict[str, str]:
+    """Return what the inference server gets."""
+    return without_airflow(of_airflow(whole))
+
+
+def of_airflow(whole: Mapping[str, str]) -> dict[str, str]:
+    """Return what Airflow and its tasks get: not the store's address, which may hold a password, nor how calls are
+    let in.
+
+    What they have of the platform they have by the API.
+    """
+    server_only = Config(Path(), Path()).environ().keys() - CLIENT_VARIABLES
+    return {name: value for name, value in whole.items() if name not in server_only}
 
 
 def process() -> dict[str, str]:

@@ -6,16 +6,18 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from api.cli import airflow_env, keys
 from api.cli.exits import CONFIGURATION, Failure
-from api.cli.platform import record, sessions, supervisor
+from api.cli.platform import components, record, sessions, supervisor
 from api.cli.platform.components import Component
 from api.cli.platform.supervisor import Supervisor
+from api.config import AuthConfig, Config, TlsConfig, load
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -153,3 +155,56 @@ async def test_a_stranger_with_a_recorded_pid_is_left_alone(tmp_path: Path) -> N
     assert stranger.returncode is None
     stranger.kill()
     await stranger.wait()
+
+
+SECRET = "a-password-of-the-store"
+SERVER_ONLY = ("MA_STORE_URL", "MA_BLOBS", "MA_TOKENS_FILE", "MA_AUTH_JWKS", "MA_TLS_KEY", "MA_AUDIT_ANCHOR")
+
+
+async def test_each_process_has_what_it_needs_and_no_secret_of_another(stage: Stage, tmp_path: Path) -> None:
+    config = Config(
+        home=tmp_path,
+        projects_root=tmp_path,
+        token="t" * 40,
+        store_url=f"postgresql://ma:{SECRET}@db/ma",
+        blobs=f"s3://key:{SECRET}@bucket/x",
+        audit_anchor=tmp_path / "anchor",
+        auth=AuthConfig(True, tmp_path / "tokens.json", "issuer", "audience", f"https://id/{SECRET}"),
+        tls=TlsConfig(tmp_path / "cert.pem", tmp_path / "key.pem"),
+    )
+    made = keys.ensure(config)
+    # A shell that has them too, and the settings of an Airflow of its own.
+    inherited = {
+        **os.environ,
+        "MA_STORE_URL": config.store_url,
+        "AIRFLOW__CORE__FERNET_KEY": SECRET,
+        "AWS_PROFILE": "ml",
+    }
+    whole = airflow_env.environment(config, made, inherited=inherited)
+    keeper = Supervisor(
+        home=tmp_path, run_folder=tmp_path, logs=tmp_path, environ=whole, owner="up", say=stage.said.append
+    )
+    # Their probes would read the certificate.
+    wanted = components.all_of(replace(config, tls=TlsConfig()))
+    keeper.start(replace(one, argv=(sys.executable, "-c", SLEEP), probe=lambda _: True) for one in wanted)
+    try:
+        await keeper.until_ready(15)
+        seen = {one.name: psutil.Process(stage.pid(one.name)).environ() for one in wanted}
+    finally:
+        await keeper.close()
+    assert {"api", "serving", "scheduler", "triggerer", "dag-processor", "airflow-api"} == seen.keys()
+    for name, environ in seen.items():
+        assert environ["MA_HOME"] == str(tmp_path), name
+        assert environ["MA_TOKEN"], "all of them call the API"
+        assert environ["AWS_PROFILE"] == "ml"
+        has_airflow = {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"} <= environ.keys()
+        assert has_airflow == (name not in ("api", "serving")), name
+        if name == "api":
+            assert load(environ) == replace(config, token=made.token)
+        else:
+            assert not [variable for variable in SERVER_ONLY if variable in environ], name
+            assert not [variable for variable, value in environ.items() if SECRET in value], name
+            # They find the API server as before, and trust it.
+            assert load(environ).api_http_url == config.api_http_url
+            assert load(environ).tls.trusted == config.tls.trusted
+    assert "AIRFLOW__CORE__FERNET_KEY" not in seen["api"]

@@ -47,6 +47,17 @@ def test_every_port_is_bound_to_loopback_alone(platform: Config) -> None:
     assert {address.ip.removeprefix("::ffff:") for address in own} == {"127.0.0.1"}
 
 
+def test_only_the_api_server_knows_where_the_store_is(platform: Config) -> None:
+    for name, component in components(platform).items():
+        for process in [psutil.Process(component.pid), *psutil.Process(component.pid).children(recursive=True)]:
+            # Of a process that gave itself a title, nothing is to be read.
+            environ = process.environ()
+            assert "MA_STORE_URL" not in environ or name == "api", name
+            assert "AIRFLOW__CORE__FERNET_KEY" not in environ or name not in ("api", "serving"), name
+    assert "MA_STORE_URL" in psutil.Process(components(platform)["api"].pid).environ()
+    assert "AIRFLOW__CORE__FERNET_KEY" in psutil.Process(components(platform)["scheduler"].pid).environ()
+
+
 def test_memory_stays_below_two_gibibytes(platform: Config) -> None:
     assert sum(sessions.memory_bytes(component.pid) for component in components(platform).values()) < MOST_BYTES
 

@@ -54,7 +54,7 @@ class Supervisor:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The environment of every component, with the mark by which they are found again."""
+        """The environment of which each component gets its part, with the mark by which they are found again."""
         return self._environ
 
     def start(self, components: Iterable[Component]) -> None:
@@ -126,7 +126,7 @@ class Supervisor:
         with self._log(component.name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *component.argv,
-                env=self._environ,
+                env=component.part(self._environ),
                 cwd=self._home,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

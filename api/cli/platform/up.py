@@ -108,7 +108,7 @@ async def _start(config: Config, supervisor: Supervisor, say: Say) -> None:
     wanted = components.all_of(config)
     supervisor.start(component for component in wanted if not component.needs_database)
     if database.needs_migration(config):
-        await database.migrate(config, supervisor.environ)
+        await database.migrate(config, airflow_env.of_airflow(supervisor.environ))
         say(f"Airflow's database is migrated after {time.monotonic() - begun:.1f} s")
     supervisor.start(component for component in wanted if component.needs_database)
     await supervisor.until_ready(START_TIMEOUT_S)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
-from api import apply_fields, external, finalizers, masking, server_fields, versions
+from api import apply_fields, external, finalizers, masking, server_fields, unknown, versions
 from api.admission import (
     check_owners,
     check_project,
@@ -238,6 +238,9 @@ class Resources(Reads):
         old = await self._external.fill(copy.deepcopy(stored))
         external.restore(kind, old, new)
         masking.restore(kind, old, new)
+        if self.call.source == "http":
+            # JSON cannot say what this release has no name for, so leaving it out means nothing.
+            unknown.keep(old, new)
         if new.status.ListFields() and new.status != old.status:
             self.call.warn(STATUS_IGNORED)
         refuse(check_update(kind, old, new), "IMMUTABLE_FIELD")

@@ -30,7 +30,7 @@ from tests.robustness.crash_loop import in_child
 from tests.robustness.stores import KIND, family
 
 BY = Entry(time_us=1, subject="somebody", verb="Restore", kind="Store", namespace="", name="store.db", request_id="r")
-OBJECTS = 12
+OBJECTS = 6
 TIMES = 100
 STEPS = ("open", "os.rename", "os.link", "os.remove", "sqlite3.connect")
 # The server forgets a killed restore a moment later.

@@ -111,7 +111,7 @@ def test_a_restore_that_is_killed_at_any_step_leaves_one_store_whole(place: Plac
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert ran.stdout, ran.stderr[-2000:]

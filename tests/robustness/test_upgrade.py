@@ -121,7 +121,7 @@ def run(module: str, *arguments: object) -> Any:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert ran.stdout, ran.stderr[-2000:]

@@ -3,7 +3,7 @@
 A bounded number of calls is carried out at once.  Those beyond wait in a queue of their caller, for a short time;
 callers take turns, so that one with a thousand calls delays another's only one by no more than a turn, and have fewer
 calls under way than one alone, so that each is quick.  Whoever waited too long, or finds its queue full, is refused
-with the time after which it may be worth to ask again.  The platform's own calls never wait.
+with the time after which it may be worth to ask again, after a part of that time.  The platform's own calls never wait.
 
 A request is read in its turn, so that those who wait hold no memory; one whose bytes come slowly gives its turn away
 until they are there.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 SHORTEST_RETRY_S = 0.1
 LONGEST_RETRY_S = 30.0
+# Of the time after which to come again, half is spent here, up to this: those who do not heed it are slowed down too.
+LONGEST_HOLD_S = 1.0
 # How much one more call says of a caller's pace, and how soon refusals are forgotten.
 SMOOTH = 1 / 16
 FORGET_S = 1.0
@@ -88,6 +90,7 @@ class Gate:
         self._share = min(limits.calls_shared, limits.calls_per_caller)
         self._latest: Caller | None = None
         self._shared_at = -SHARED_S
+        self._held = 0
         self._slow = 0
         self._most_slow = max(1, limits.calls // 2)
         self._most_slow_per_caller = max(1, limits.calls_per_caller // 2)
@@ -127,9 +130,9 @@ class Gate:
         caller = self._of(principal)
         most, most_in_all = self._limits.waiting_per_caller, self._limits.waiting
         if len(caller.waiters) >= most:
-            raise self._refusal(caller, f"{most} of your calls wait already", "TOO_MANY_CALLS")
+            raise await self._refusal(caller, f"{most} of your calls wait already", "TOO_MANY_CALLS")
         if self._waiting >= most_in_all:
-            raise self._refusal(caller, f"{most_in_all} calls wait already", "TOO_MANY_CALLS")
+            raise await self._refusal(caller, f"{most_in_all} calls wait already", "TOO_MANY_CALLS")
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         if not caller.waiters:
@@ -155,7 +158,7 @@ class Gate:
             if task is not None and task.cancelling():
                 raise
             told = f"the call waited {wait_s:.2f} s for its turn"
-            raise self._refusal(caller, told, "WAITED_TOO_LONG") from None
+            raise await self._refusal(caller, told, "WAITED_TOO_LONG") from None
         finally:
             late.cancel()
         return caller
@@ -255,7 +258,7 @@ class Gate:
             if caller.waiters:
                 self._line_up(caller)
 
-    def _refusal(self, caller: Caller, told: str, reason: str) -> Overloaded:
+    async def _refusal(self, caller: Caller, told: str, reason: str) -> Overloaded:
         """Return a refusal with the time after which all who wait or were refused would have had their turn."""
         now = self._clock()
         caller.refused = 1 + caller.refused * max(0.0, 1 - (now - caller.refused_at) / FORGET_S)
@@ -264,4 +267,12 @@ class Gate:
         pace_s = max(caller.pace_s, (now - caller.stepped_at) * SMOOTH if caller.waiters else 0.0)
         ahead_s = (len(caller.waiters) + caller.refused) * pace_s or self._limits.wait_s
         retry_s = min(max(ahead_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
-        return Overloaded(told, reason=reason, retry_s=retry_s)
+        hold_s = min(retry_s / 2, LONGEST_HOLD_S) if self._held < self._limits.waiting else 0.0
+        refusal = Overloaded(told, reason=reason, retry_s=max(retry_s - hold_s, SHORTEST_RETRY_S))
+        if hold_s:
+            self._held += 1
+            try:
+                await asyncio.sleep(hold_s)
+            finally:
+                self._held -= 1
+        return refusal

@@ -41,7 +41,7 @@ SMALL = LimitsConfig(
 )
 COMES_AGAIN_S = 0.7
 FLOOD = 24
-EACH = 8
+EACH = 3
 PATH = "/apis/michelangelo.api/v2/namespaces/{}/modelfamilies"
 POST = "POST {} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n"
 

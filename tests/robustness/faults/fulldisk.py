@@ -1,35 +1,39 @@
-"""A volume of a few mebibytes that can be filled: a tmpfs, which only root may mount."""
+"""A volume of a few mebibytes that can be filled: a tmpfs in a mount namespace of its own.
+
+Root may make one; anybody else may as the root of a namespace of users, where the machine allows these.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 PIECE = 4096
+WAYS: Sequence[Sequence[str]] = (
+    ("unshare", "--mount"),
+    ("unshare", "--user", "--map-root-user", "--mount"),
+)
 
 
-def mountable() -> bool:
-    """Whether this user may mount a tmpfs."""
-    return (
-        os.geteuid() == 0
-        and not subprocess.run(
-            ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-        ).returncode
-    )
+def namespace() -> Sequence[str] | None:
+    """Return the command before a program that lets it mount what nobody else sees, None if this user may not."""
+    if shutil.which("unshare") is None:
+        return None
+    for way in WAYS:
+        tried = subprocess.run([*way, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+        if not tried.returncode:
+            return way
+    return None
 
 
-@contextlib.contextmanager
-def small_volume(folder: Path, kibibytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of that size at `folder`."""
+def mount(folder: Path, kibibytes: int) -> None:
+    """Mount a tmpfs of that size at `folder`, until the program ends; within such a namespace alone."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Filler:

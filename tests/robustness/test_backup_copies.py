@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import subprocess
@@ -127,3 +128,20 @@ def test_a_restore_that_is_killed_at_any_step_leaves_one_store_whole(place: Plac
     )
     assert report["faults"] == []
     assert report["kills"]["former"] >= 40 // every
+
+
+async def test_a_server_that_starts_while_its_database_is_restored_is_refused(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    copy, reasons = await made(tmp_path), list[str]()
+
+    def start(_: object) -> None:
+        with pytest.raises(FailedPrecondition) as refused:
+            asyncio.run(open_store(postgres_url))
+        reasons.append(refused.value.reason)
+
+    await asyncio.to_thread(restore, copy, postgres_url, BY, also=start)
+    assert reasons == ["STORE_IS_RESTORED"]
+    store = await open_store(postgres_url)
+    assert len((await store.list(KIND, Query())).items) == 20
+    await store.close()

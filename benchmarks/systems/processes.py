@@ -79,6 +79,21 @@ def on_core(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@contextlib.contextmanager
+def suspended(session: int) -> Iterator[None]:
+    """Stand the processes of a session still: what one side does of its own accord is no part of the other's time."""
+    found = sessions.members([session])
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.resume()
+
+
 def wait_until(condition: Callable[[], bool], *, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait for a condition.  Raises DidNotStart when the process ends before, or after `START_S`."""
     deadline = time.monotonic() + START_S

@@ -37,8 +37,9 @@ WATCH = "/michelangelo.platform.v1.ResourceService/Watch"
 
 @dataclass
 class Seen:
-    """What callers saw.  outcomes: codes and reasons; took: seconds of accepted calls; untold: refused, but not until
-    when.
+    """What clients saw.  outcomes: codes and reasons; took: seconds of accepted calls; most: connections at once.
+
+    untold: refused, but not until when.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -47,6 +48,7 @@ class Seen:
     events: int = 0
     open: int = 0
     closed: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ async def idles(load: Load, seen: Seen) -> None:
                 await asyncio.sleep(1)
                 continue
             seen.open += 1
+            seen.most = max(seen.most, seen.open - seen.closed)
             with contextlib.suppress(OSError):
                 await reader.read(1)
             writer.close()

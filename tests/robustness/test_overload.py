@@ -47,10 +47,14 @@ TENANTS = {"flood": "alice", "calm": "bob"}
 
 @dataclass
 class Looked:
-    """What was seen of the server from outside.  health: seconds of health checks."""
+    """What was seen of the server from outside.  health: seconds of health checks.
+
+    starved: the part of the time in which it could have worked that it had no core: others had them.
+    """
 
     health: list[float] = field(default_factory=list)
     most_mib: float = 0.0
+    starved: float = 0.0
     over: threading.Event = field(default_factory=threading.Event)
 
     def look(self, server: KilledServer) -> None:
@@ -63,7 +67,18 @@ class Looked:
                 health.Check(health_pb2.HealthCheckRequest(), timeout=30)
                 self.health.append(time.monotonic() - began)
                 self.most_mib = max(self.most_mib, process.memory_info().rss / 2**20)
+                self.starved = starved(server.pid)
                 time.sleep(0.1)
+
+
+def starved(pid: int) -> float:
+    """Return the part of the time in which the threads of a process wanted a core that they had none (Linux)."""
+    ran = waited = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            took, without, _ = path.read_text().split()
+            ran, waited = ran + int(took), waited + int(without)
+    return waited / max(1, ran + waited)
 
 
 @contextlib.contextmanager
@@ -163,7 +178,7 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
 def told_of(seen: Seen, looked: Looked, idle: Seen, watchers: Seen, slow: Seen) -> None:
     """Record what the flood saw."""
     refused = Counter({reason: count for reason, count in seen.outcomes.items() if reason != "OK"})
-    offered, held = sum(seen.outcomes.values()), idle.open - idle.closed
+    offered, held = sum(seen.outcomes.values()), idle.most
     told(
         "G18",
         "a flood is answered or refused, memory is bounded, health answers",
@@ -173,5 +188,6 @@ def told_of(seen: Seen, looked: Looked, idle: Seen, watchers: Seen, slow: Seen) 
         figures=f"{CALLERS} callers, {WATCHERS} watchers ({watchers.events:,} events), {held:,} idle "
         f"connections, {SLOW} slow ones ({slow.closed:,} ended), {LASTS_S:.0f} s: {len(seen.took):,} accepted of "
         f"{offered:,}, refused {dict(refused)}; accepted p99 {p99_s(seen.took):.2f} s, health p99 "
-        f"{p99_s(looked.health):.2f} s, at most {looked.most_mib:.0f} MiB",
+        f"{p99_s(looked.health):.2f} s, at most {looked.most_mib:.0f} MiB; the server waited for a core "
+        f"{100 * looked.starved:.0f} % of the time that it could have used one",
     )

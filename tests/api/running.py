@@ -26,10 +26,11 @@ from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
 from api.watch import Hub
+from tests.patience import soon
 
 T = TypeVar("T")
 
-ANSWER_S = 1.0
+ANSWER_S = soon(1.0)
 LONGEST_MESSAGE = 2048
 # What would show that a message tells of the inside of the server.
 INSIDE = ("Traceback", "/work", "/tmp", "site-packages", ".py", "SELECT ", "INSERT ", "sqlite")

@@ -17,6 +17,7 @@ from api.client import Client
 from api.kinds import kinds
 from tests.api.running import Served
 from tests.free_ports import free_ports
+from tests.patience import soon
 from tests.robustness.killed_server import KilledServer
 
 
@@ -200,7 +201,7 @@ def test_nobody_answering_is_told_in_time() -> None:
     began = time.monotonic()
     with Client(f"127.0.0.1:{port}", timeout_s=0.5) as client, pytest.raises(errors.Unavailable, match="ma status"):
         client.get("Project", "shop", "shop")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < soon(3)
 
 
 def test_a_call_waits_for_a_server_that_starts_again(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from api.http.app import Application
 from api.kinds import kinds
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
+from tests.patience import soon
 from tests.robustness.fakes.airflow import FakeAirflow
 
 
@@ -104,7 +105,7 @@ async def test_an_applied_pipeline_runs_and_reports_are_followed(platform: Platf
     await platform.report("flights.train", dag_run.run_id)
     succeeded = wire.PIPELINE_RUN_STATE_SUCCEEDED
     await platform.until("PipelineRun", "one", lambda found: found.status.state == succeeded)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < soon(1)
 
 
 async def test_a_run_started_in_airflow_is_listed_within_a_second(platform: Platform) -> None:
@@ -113,7 +114,7 @@ async def test_a_run_started_in_airflow_is_listed_within_a_second(platform: Plat
     began = time.monotonic()
     await platform.report("flights.train", "manual__2026-11-21T04:00:00+00:00")
     while not (items := (await platform.plane.resources.list("PipelineRun")).items):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < soon(1)
         await asyncio.sleep(0.01)
     name = items[0].metadata.name
     run = await platform.until("PipelineRun", name, lambda found: found.status.workflow_run_id != "")

@@ -18,7 +18,7 @@ from api.resources import Resources
 from api.store.sqlite import SqliteStore
 from tests.api.controllers.test_runtime import Recorder, until
 
-A_TTL_S = 0.6
+A_TTL_S = 1.2
 
 
 class Writer(Recorder):

@@ -12,6 +12,7 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2, project_pb2, revision_pb2
 from api.kinds import kinds
 from api.workflows import STEPS_TYPE, plain, typed
+from tests.patience import soon
 
 READY, BUILDING, ERROR = (
     pipeline_pb2.PIPELINE_STATE_READY,
@@ -37,7 +38,7 @@ async def test_an_applied_pipeline_is_a_dag_within_a_second(world: Any) -> None:
     began = time.monotonic()
     await world.pipeline(rows=5)
     pipeline = await world.until("Pipeline", "train", lambda found: found.status.state == READY)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < soon(1)
     assert "flights.train" in world.airflow.dags
     name = pipeline.status.latest_revision.name
     assert name.startswith("pipeline-train-")
@@ -61,7 +62,7 @@ async def test_a_request_to_parse_that_airflow_drops_is_made_again(world: Any) -
     began = time.monotonic()
     await world.pipeline("second")
     await world.until("Pipeline", "second", lambda found: found.status.state == READY)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9, "before all is looked at again"
 
 
 async def test_a_commit_names_the_revision(world: Any) -> None:

@@ -6,6 +6,7 @@ Source of the words: etcd's watch API guarantees.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -166,10 +167,15 @@ JUDGES: dict[str, Judge] = {
 
 
 def judged(due: Sequence[Event], sessions: Sequence[Session]) -> list[str]:
-    """Return what all judges say of all streams of one watcher; `due`: what `expected` returned."""
+    """Return what all judges say of all streams of one watcher; `due`: what `expected` returned, in order.
+
+    A judge looks at what was due from where a stream began to where it ended, and at nothing of a long log beside.
+    """
     faults = []
     for number, session in enumerate(sessions):
-        mine = [event for event in due if event.revision > session.since]
+        newest = max((event.revision for event in session.events), default=session.since)
+        first, last = (bisect_right(due, revision, key=_revision) for revision in (session.since, newest))
+        mine = due[first:last]
         for name, judge in JUDGES.items():
             faults += [f"session {number}, {name}: {fault}" for fault in judge(mine, session)]
     return faults
@@ -183,6 +189,10 @@ def missing(due: Sequence[Event], sessions: Sequence[Session], since: int, until
 
 def _changes(session: Session) -> list[Event]:
     return [event for event in session.events if event.type != BOOKMARK]
+
+
+def _revision(event: Event) -> int:
+    return event.revision
 
 
 def _place(event: Event) -> tuple[int, str]:

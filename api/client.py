@@ -25,10 +25,13 @@ NO_TLS = TlsConfig()
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 2.0
 ATTEMPTS = 5
-# A lost connection is made anew as soon as a call is tried again; gRPC alone would wait a second, then longer.
-RECONNECTING = [
-    (f"grpc.{name}_reconnect_backoff_ms", round(1000 * pause_s))
-    for name, pause_s in (("initial", RETRY_FIRST_S), ("min", RETRY_FIRST_S), ("max", RETRY_LONGEST_S))
+# A lost connection is made anew as soon as a call is tried again; gRPC alone would wait a second, then longer.  It is
+# one client's own: closed with it, and not taken over by the next one to the same address.
+CONNECTION = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", round(1000 * RETRY_FIRST_S)),
+    ("grpc.min_reconnect_backoff_ms", round(1000 * RETRY_FIRST_S)),
+    ("grpc.max_reconnect_backoff_ms", round(1000 * RETRY_LONGEST_S)),
 ]
 
 
@@ -249,10 +252,10 @@ class Client:
         import grpc
 
         if not self._tls.on:
-            return grpc.insecure_channel(self._address, options=RECONNECTING)
+            return grpc.insecure_channel(self._address, options=CONNECTION)
         files = (self._tls.trusted, self._tls.client_key, self._tls.client_cert)
         credentials = grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
-        return grpc.secure_channel(self._address, credentials, RECONNECTING)
+        return grpc.secure_channel(self._address, credentials, CONNECTION)
 
 
 def _pause_s(refused: errors.ApiError, pause_s: float) -> float | None:

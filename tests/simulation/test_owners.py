@@ -33,6 +33,7 @@ from api.store.base import Change, ChangeType, Key, Write
 from api.store.sqlite import SqliteStore
 from tests.robustness.fakes import airflow as fake_airflow
 from tests.robustness.fakes.backend import FakeBackend
+from tests.robustness.results import told
 from tests.simulation.airflow import Client, SimulatedAirflow, Weather
 from tests.simulation.simulation import MEMORY
 from tests.simulation.virtual import Process, VirtualLoop, virtual_time
@@ -237,6 +238,7 @@ def test_a_removal_that_stopped_half_way_is_gone_on_with() -> None:
 @pytest.mark.parametrize("seed", range(100, 103))
 def test_what_is_left_of_three_hundred_objects(seed: int) -> None:
     live(seed, objects=300, deletes=1_000, kills=100)
+    told("G11", "what is left after deletes is what the owners say", store="SQLite", trials=1_000, figures="100 kills")
 
 
 def test_an_error_of_the_model_is_noticed() -> None:

@@ -1,8 +1,8 @@
 """The right of one transaction to be the next, for one that others overtook again and again.
 
-Others see it when they begin, and wait as long as its holder says so again before every try; it goes with the
-transaction that it was taken for, or with the next one if nothing was heard of it for a while.  It makes writers fair,
-and none of them right.
+Others see it when they begin, and wait.  Its holder says it again before every try, with how long a try may take; it
+goes with the transaction that it was taken for, or with the next one if nothing was heard of it for longer.  It makes
+writers fair, and none of them right.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from api.gen.etcd import rpc_pb2 as rpc
 from api.store.etcd_client import EtcdClient
 from api.store.etcd_keys import Keys
 
-# For how long others wait for a word of its holder: longer than one try of a large transaction on a busy machine.
-TURN_S = 1.0
+# For how long others wait for a word of its holder, at least and at most: one try takes some milliseconds, one of a
+# large transaction on a busy machine longer.
+TURN_S = 0.25
+LONGEST_TURN_S = 2.0
+# Times the try before.
+SLACK = 4
 
 
 class Turn:
@@ -27,7 +31,8 @@ class Turn:
         self._client = client
         self._key = keys.turn
         self._name = uuid.uuid4().hex.encode()
-        self._taken = False
+        # What it wrote last, empty before.
+        self._taken = b""
         self._waits_for = 0
         self._since = 0.0
 
@@ -36,37 +41,45 @@ class Turn:
 
         version: the etcd revision at which the holder last said that it is next.
         """
-        if holder in (None, self._name):
+        if holder is None or holder.startswith(self._name):
             return True
         if version != self._waits_for:
             self._waits_for, self._since = version, time.monotonic()
-        return time.monotonic() - self._since > TURN_S
+        return time.monotonic() - self._since > _wait_s(holder)
 
-    async def take(self) -> None:
-        """Be the next, if nobody else is; say so again, if it is this one."""
-        held = rpc.Compare(key=self._key, target=rpc.Compare.VALUE, value=self._name)
-        if self._taken and await self._put(held):
-            return
+    async def take(self, tried_s: float) -> None:
+        """Be the next, if nobody else is; say so again, if it is this one.  `tried_s`: how long the last try took."""
+        value = self._name + b" %.3f" % min(max(TURN_S, SLACK * tried_s), LONGEST_TURN_S)
+        if self._taken:
+            held = rpc.Compare(key=self._key, target=rpc.Compare.VALUE, value=self._taken)
+        else:
+            held = rpc.Compare(key=self._key, target=rpc.Compare.VERSION, version=0)
+        request = rpc.TxnRequest(compare=[held])
+        request.success.add(request_put=rpc.PutRequest(key=self._key, value=value))
         # Without an answer it may be taken.
-        self._taken = True
-        self._taken = await self._put(rpc.Compare(key=self._key, target=rpc.Compare.VERSION, version=0))
-
-    async def _put(self, condition: rpc.Compare) -> bool:
-        request = rpc.TxnRequest(compare=[condition])
-        request.success.add(request_put=rpc.PutRequest(key=self._key, value=self._name))
+        self._taken = value
         answer, doubted = await self._client.txn(request)
-        return answer.succeeded or doubted
+        if not (answer.succeeded or doubted):
+            self._taken = b""
 
     def ended(self) -> None:
         """Take note that it went with its transaction."""
-        self._taken = False
+        self._taken = b""
 
     async def give_back(self) -> None:
         """Let others go on at once, if nothing was written."""
         if self._taken:
             request = rpc.TxnRequest()
-            request.compare.add(key=self._key, target=rpc.Compare.VALUE, value=self._name)
+            request.compare.add(key=self._key, target=rpc.Compare.VALUE, value=self._taken)
             request.success.add().request_delete_range.key = self._key
             # Without an answer they go on a moment later.
             with contextlib.suppress(ApiError):
                 await self._client.txn(request)
+
+
+def _wait_s(holder: bytes) -> float:
+    """Return how long to wait for what a holder wrote."""
+    try:
+        return min(max(TURN_S, float(holder.partition(b" ")[2])), LONGEST_TURN_S)
+    except ValueError:
+        return TURN_S

@@ -121,14 +121,18 @@ class Writer:
         turn = Turn(self._client, self._keys)
         deadline, pause_s, lost = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S, 0
         try:
-            while (outcomes := await self._tried(batch, turn)) is None:
+            while True:
+                began = time.monotonic()
+                if (outcomes := await self._tried(batch, turn)) is not None:
+                    break
+                tried_s = time.monotonic() - began
                 if time.monotonic() > deadline:
                     raise Unavailable("other servers write to etcd all the time: try again", reason="STORE_BUSY")
                 if lost:
                     await asyncio.sleep(pause_s * random.random())
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 if lost >= MOST_LOST:
-                    await turn.take()
+                    await turn.take(tried_s)
                 lost += 1
         finally:
             await turn.give_back()

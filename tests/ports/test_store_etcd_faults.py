@@ -286,7 +286,7 @@ async def killed(kills: int, seed: int) -> int:
 
 
 async def test_every_acknowledged_write_survives_kill_9_of_etcd() -> None:
-    assert await killed(4, seed=20261121) > 4 * 10 * WRITERS
+    assert await killed(4, seed=20261121) > 4 * WRITERS
 
 
 @pytest.mark.robustness
@@ -299,7 +299,7 @@ async def test_every_acknowledged_write_survives_a_hundred_kills_of_etcd() -> No
         trials=100,
         figures=f"{acknowledged:,} acknowledged",
     )
-    assert acknowledged > 100 * 10 * WRITERS
+    assert acknowledged > 100 * WRITERS
 
 
 # --- three members

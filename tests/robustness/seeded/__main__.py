@@ -5,6 +5,7 @@ python -m tests.robustness.seeded [01 02 ...]
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.robustness.results import VARIABLE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -74,6 +77,8 @@ def seen(seed: Seed, folder: Path) -> str:
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", seed.test],
             cwd=folder,
+            # What is found out about a bug says nothing about the code.
+            env={name: value for name, value in os.environ.items() if name != VARIABLE},
             capture_output=True,
             text=True,
             timeout=LONGEST_S,

@@ -1,0 +1,1 @@
+"""Pipelines written in Python: a graph that runs in this process or as an Airflow DAG.  Imports no Airflow."""

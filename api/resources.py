@@ -23,7 +23,7 @@ from api.admission import (
     check_version,
     refuse,
 )
-from api.calls import Access, Call
+from api.calls import Access, Call, Everybody
 from api.dependents import is_held
 from api.errors import (
     AlreadyExists,
@@ -64,6 +64,8 @@ MOST_LOOKS = 50
 STATUS_IGNORED = "status was ignored: it is written by the platform alone"
 
 Admitter = Callable[["Resources", Resource | None, Resource], Awaitable[Sequence[FieldViolation]]]
+# Does what else belongs to a write, after it, as the platform itself: old or None, and what is stored now.
+Follower = Callable[["Resources", Resource | None, Resource], Awaitable[None]]
 # Notes in the second object, in place, who manages its fields; the first one is what was stored, None for a new object.
 Manage = Callable[[Any | None, Any], None]
 
@@ -71,7 +73,7 @@ Manage = Callable[[Any | None, Any], None]
 class Resources(Reads):
     """Every operation on resources.  `admitters`: further checks by kind, called with (resources, old or None, new).
 
-    external: where large fields go; hooks: what runs before writes.
+    external: where large fields go; hooks: what runs before writes; followers: what follows a new spec, by kind.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class Resources(Reads):
         *,
         external: External | None = None,
         hooks: Hooks = NO_HOOKS,
+        followers: Mapping[str, Follower] | None = None,
     ) -> None:
         super().__init__(store, external)
+        self._followers = dict(followers or {})
         self._admitters = dict(admitters or {})
         self.hooks = hooks
         self.outcome = Outcome()
@@ -134,6 +138,12 @@ class Resources(Reads):
         self._access.wrote(stored, gone=gone)
         return await self._external.fill(stored)
 
+    async def _followed(self, old: Any | None, made: Any) -> Any:
+        """Return what was written, after what follows from it."""
+        if (follower := self._followers.get(made.DESCRIPTOR.name)) is not None:
+            await follower(self.of(Call(), access=Everybody()), old, made)
+        return made
+
     async def create(self, resource: Any, *, dry_run: bool = False) -> Any:
         """Store a new object with server-set metadata.  Raises InvalidArgument, NotFound, AlreadyExists."""
         new = copy.deepcopy(resource)
@@ -153,7 +163,8 @@ class Resources(Reads):
                 await self._refuse_taken(new)
                 return new
             write = Write(await self._external.move(new), must_exist=tuple(must_exist))
-            return await self._done(await self._store.create(write, self._trail("Create", key_of(new))))
+            made = await self._done(await self._store.create(write, self._trail("Create", key_of(new))))
+        return await self._followed(None, made)
 
     async def _refuse_taken(self, new: Any) -> None:
         try:
@@ -264,7 +275,8 @@ class Resources(Reads):
             return await self._done(gone, gone=True)
         light = await self._external.move(new, stored)
         write = Write(light, stored.metadata.resourceVersion, tuple(must_exist))
-        return await self._done(await self._store.update(write, trail))
+        made = await self._done(await self._store.update(write, trail))
+        return await self._followed(old, made) if respecified else made
 
     async def update_status(self, resource: Any) -> Any:
         """Store `resource.status` if it differs from what is stored; writes nothing otherwise.

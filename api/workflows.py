@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from api.errors import FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
@@ -60,8 +61,24 @@ def typed(type_url: str, value: Mapping[str, Any]) -> typed_struct_pb2.TypedStru
 
 
 def spec_hash(spec: Any) -> str:
-    """Return the digest of a spec: the same spec, the same revision."""
+    """Return the digest of a spec: the same spec, the same revision, whoever packed its content."""
+    if isinstance(spec, pipeline_pb2.PipelineSpec):
+        spec = _canonical(spec)
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _canonical(spec: pipeline_pb2.PipelineSpec) -> pipeline_pb2.PipelineSpec:
+    """Return a spec whose content is packed in one order of its fields: each process has its own."""
+    struct = typed_struct_pb2.TypedStruct()
+    try:
+        if not spec.manifest.content.Unpack(struct):
+            return spec
+    except DecodeError:
+        return spec
+    copied = pipeline_pb2.PipelineSpec()
+    copied.CopyFrom(spec)
+    copied.manifest.content.Pack(struct, deterministic=True)
+    return copied
 
 
 def is_built(pipeline: Any) -> bool:

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from starlette.routing import Route
 
+from api import revisions
 from api.admitters import ADMITTERS
 from api.airflow import Airflow
 from api.audit_anchor import Anchor
@@ -40,7 +41,13 @@ class ControlPlane:
 
     def __init__(self, store: Store, config: Config) -> None:
         self._hooks, self._blobs = installed(), opened(config.blobs_url)
-        self.resources = Resources(store, ADMITTERS, external=External(self._blobs), hooks=self._hooks)
+        self.resources = Resources(
+            store,
+            ADMITTERS,
+            external=External(self._blobs),
+            hooks=self._hooks,
+            followers={"Pipeline": revisions.follow},
+        )
         self._anchor = None if config.audit_anchor is None else Anchor(store, config.audit_anchor)
         self._config = config
         self._airflow = Airflow(config.airflow_url)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.controllers.platform import Platform
-from api.errors import AlreadyExists, NotFound, Unavailable
+from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
-from api.kinds import Resource, kinds
+from api.kinds import Resource
+from api.pipeline_dags import dag_id, pipeline_manifest, revision_tag
+from api.revisions import keep, name_of
 from api.store.base import Change, Key
 from api.validation import nearest
 from api.workflows import (
@@ -30,26 +32,6 @@ TEMPLATE_TAG = "template"
 VISIBLE_WAIT_S = 10.0
 TEMPLATES_SETTLE_S = 10.0
 ERROR_LOOK_S = 30.0
-MOST_ACTIVE_RUNS = 16
-LONG_ENOUGH = 12
-
-
-def dag_id(project: str, pipeline: str) -> str:
-    """Return the DAG of a pipeline."""
-    return f"{project}.{pipeline}"
-
-
-def revision_name(pipeline: Any) -> str:
-    """Return the name of a pipeline's revision: of its commit if it has one, else of its content."""
-    reference = pipeline.spec.commit.git_ref if pipeline.spec.HasField("commit") else ""
-    digest = spec_hash(pipeline.spec)
-    short = "".join(c for c in reference.lower() if c.isascii() and c.isalnum())[:LONG_ENOUGH] or digest[:LONG_ENOUGH]
-    return f"pipeline-{pipeline.metadata.name}-{short}"
-
-
-def revision_tag(pipeline: Any) -> str:
-    """Return the DAG tag by which a parsed DAG shows which spec it was built from."""
-    return f"spec:{spec_hash(pipeline.spec)[:LONG_ENOUGH]}"
 
 
 class PipelineController:
@@ -110,7 +92,7 @@ class PipelineController:
             listed = "; ".join(f"{fault.field} {fault.description}" for fault in faults)
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, listed)
             return
-        await self._snapshot(pipeline)
+        revision = await keep(self._platform.resources, pipeline, pipeline.status.latest_revision.name)
         manifests = self._platform.manifests
         manifests.write_project(key.namespace)
         manifests.write_pipeline(await self._manifest(key, pipeline, workflow))
@@ -123,7 +105,7 @@ class PipelineController:
         if reason:
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, reason)
             return
-        await self._ready(key, pipeline, workflow, schemas)
+        await self._ready(key, pipeline, workflow, schemas, revision)
 
     async def _schemas(self, workflow: Workflow) -> Mapping[str, Any]:
         """Return the JSON Schema of every parameter of the template.  Raises NotFound with the nearest name."""
@@ -145,57 +127,19 @@ class PipelineController:
         return bool(found) and now >= self._settled
 
     async def _manifest(self, key: Key, pipeline: Any, workflow: Workflow) -> dict[str, Any]:
-        spec = pipeline.spec
-        kind = pipeline_pb2.PipelineType.Name(spec.type).removeprefix("PIPELINE_TYPE_")
-        return {
-            "kind": "Pipeline",
-            "project": key.namespace,
-            "name": key.name,
-            "uid": pipeline.metadata.uid,
-            "revision": revision_name(pipeline),
-            "template": workflow.template,
-            "params": dict(workflow.params),
-            "steps": list(workflow.steps),
-            "description": spec.description,
-            "owner": spec.owner.name,
-            "type": kind,
-            "tags": [revision_tag(pipeline)],
-            "root_dir": str(await self._platform.project_root(key.namespace)),
-            "max_active_runs": MOST_ACTIVE_RUNS,
-        }
+        root = str(await self._platform.project_root(key.namespace))
+        revision = await name_of(self._platform.resources, pipeline)
+        return pipeline_manifest(pipeline, workflow, root_dir=root, revision=revision)
 
-    async def _snapshot(self, pipeline: Any) -> None:
-        """Keep the pipeline as it is now under its revision's name."""
-        revision = kinds()["Revision"].new(pipeline.metadata.namespace, revision_name(pipeline))
-        spec = revision.spec
-        spec.base_type.CopyFrom(pipeline.type_meta)
-        spec.base_resource.namespace = pipeline.metadata.namespace
-        spec.base_resource.name = pipeline.metadata.name
-        snapshot = type(pipeline)()
-        snapshot.CopyFrom(pipeline)
-        snapshot.ClearField("status")
-        spec.content.Pack(snapshot)
-        spec.owner.CopyFrom(pipeline.spec.owner)
-        spec.revision_id = spec_hash(pipeline.spec)[:LONG_ENOUGH]
-        spec.source = pipeline.spec.manifest.file_path or STEPS_TEMPLATE
-        if pipeline.spec.HasField("commit"):
-            spec.git_commit.CopyFrom(pipeline.spec.commit)
-        owner = revision.metadata.ownerReferences.add()
-        owner.kind, owner.name, owner.uid = "Pipeline", pipeline.metadata.name, pipeline.metadata.uid
-        owner.apiVersion = pipeline.type_meta.apiVersion
-        try:
-            await self._platform.resources.create(revision)
-        except AlreadyExists:
-            return
-
-    async def _ready(self, key: Key, pipeline: Any, workflow: Workflow, schemas: Mapping[str, Any]) -> None:
+    async def _ready(
+        self, key: Key, pipeline: Any, workflow: Workflow, schemas: Mapping[str, Any], revision: str
+    ) -> None:
         status = pipeline.status
-        status.latest_revision.namespace = key.namespace
-        status.latest_revision.name = revision_name(pipeline)
+        status.latest_revision.namespace, status.latest_revision.name = key.namespace, revision
         registered = {
             "dag_id": dag_id(key.namespace, key.name),
             "template": workflow.template,
-            "revision": revision_name(pipeline),
+            "revision": revision,
             "params_schema": {name: schema for name, schema in schemas.items() if name != HIDDEN_PARAM},
             "params": dict(workflow.params),
         }

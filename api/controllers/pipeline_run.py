@@ -12,13 +12,13 @@ from typing import Any
 from api import failpoints
 from api.airflow import DagRun
 from api.controllers.conditions import set_condition
-from api.controllers.pipeline import dag_id as pipeline_dag
 from api.controllers.platform import Platform
 from api.controllers.run_report import STATES, SYSTEM, TERMINAL, USER, RunReport, end, has_ended
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import Resource
+from api.pipeline_dags import OF_REVISION, dag_id, dag_of
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
 from api.workflows import HIDDEN_PARAM, is_built, plain, spec_hash
@@ -76,8 +76,8 @@ class PipelineRunController:
         """A pipeline that becomes ready lets its waiting runs begin."""
         if change.key.kind != "Pipeline":
             return ()
-        name = pipeline_dag(change.key.namespace, change.key.name)
-        return [known for (dag, _), known in self._keys.items() if dag == name]
+        name = dag_id(change.key.namespace, change.key.name)
+        return [known for (dag, _), known in self._keys.items() if dag == name or dag.startswith(name + OF_REVISION)]
 
     def key_of_run(self, dag_id: str, dag_run_id: str) -> Key | None:
         """Return the PipelineRun of a DAG run, None if it is not known (yet)."""
@@ -95,7 +95,7 @@ class PipelineRunController:
         run = await self._platform.resources.find(key)
         if run is None:
             return None
-        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name), run_id(run)
+        name = dag_of(run), run_id(run)
         self._keys[name] = key
         if run.metadata.HasField("deletionTimestamp"):
             await self._cancel_and_forget(run)
@@ -126,7 +126,7 @@ class PipelineRunController:
             raise
 
     async def _advance(self, run: Any) -> float | None:
-        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        name = dag_of(run)
         run.status.state = run.status.state or wire.PIPELINE_RUN_STATE_PENDING
         observed = await self._observe(name, run)
         if observed is None and run.status.workflow_run_id:
@@ -165,7 +165,7 @@ class PipelineRunController:
 
         A run that was killed before it began, and was begun all the same by a leader of yesterday, is stopped.
         """
-        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        name = dag_of(run)
         observed = await self._observe(name, run)
         if observed is None:
             return False
@@ -251,7 +251,7 @@ class PipelineRunController:
         end(run, wire.PIPELINE_RUN_STATE_FAILED, reason, message, self._platform.now(), blame)
 
     async def _cancel_and_forget(self, run: Any) -> None:
-        name = pipeline_dag(_pipeline_key(run).namespace, run.spec.pipeline.name)
+        name = dag_of(run)
         adopted = ADOPTED in run.metadata.annotations
         observed = None if has_ended(run) and not adopted else await self._observe(name, run)
         if observed is not None and observed.state in ACTIVE and _is_ours(run, observed):

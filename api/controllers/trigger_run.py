@@ -7,11 +7,12 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from api.controllers.pipeline import VISIBLE_WAIT_S, dag_id
+from api.controllers.pipeline import VISIBLE_WAIT_S
 from api.controllers.platform import Platform
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2 as wire
 from api.kinds import Resource
+from api.pipeline_dags import dag_id
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
 from api.workflows import spec_hash

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from api.admission import is_name
-from api.controllers.pipeline import revision_name
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2
 from api.kinds import kinds
+from api.revisions import revision_name
 from api.steps import MOST_STEPS
 from api.workflows import typed
 from tests.api.running import ANSWER_S, Served

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from api.controllers.pipeline import dag_id, revision_tag
 from api.controllers.run_report import TERMINAL, has_ended
 from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import Resource, kinds
+from api.pipeline_dags import dag_id, revision_tag
 from api.store.base import NO_TRAIL, Change, ChangeType, Key, Lease, Preconditions, Query, Store, Trail, Write
 from api.store.sqlite import SqliteStore
 from tests.robustness.fakes.airflow import FakeAirflow, FakeRun

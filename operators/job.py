@@ -5,21 +5,18 @@ The job's id has no try number: a retry finds what an earlier try started, and o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from api.run_names import adopted_name
+from api.run_names import adopted_name, job_name
 from operators.engines import engine as engine_of
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.triggers import JobTrigger
 
 MOST_LOG_LINES = 2000
-# A job's id names a folder and a lock beside it: file names have at most 255 bytes.
-LONGEST_NAME = 100
 
 
 class JobFailed(AirflowException):
@@ -74,7 +71,8 @@ class JobOperator(BaseOperator):
             outputs = self.outputs(result)
             engine.take(job_id)
             return outputs
-        context["ti"].xcom_push(key="verdict", value={"kind": result.kind or "system", "message": result.message})
+        told = {"kind": result.kind or "system", "message": result.message, "evidence": engine.evidence(job_id)}
+        context["ti"].xcom_push(key="verdict", value=told)
         if result.kind == "user":
             raise AirflowFailException(result.message)
         raise JobFailed(f"job {job_id} is {result.state.value}: {result.message}")
@@ -96,8 +94,7 @@ class JobOperator(BaseOperator):
 def job_id(context: Any) -> str:
     """Return the id of a task's job: the same for every try."""
     ti = context["ti"]
-    name = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
-    return f"{ti.task_id[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return job_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
 
 
 def run_of(context: Any) -> dict[str, str]:

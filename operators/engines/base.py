@@ -19,11 +19,13 @@ class JobState(enum.Enum):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to run.  `program`: a module of `operators.jobs`; `args`: JSON values."""
+    """What to run.  `program`: a module of `operators.jobs`; `args`: JSON values; limits: 0 for none."""
 
     job_id: str
     program: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 0
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Engine(Protocol):
 
     def log(self, job_id: str) -> str:
         """Return what the job printed so far."""
+        ...
+
+    def evidence(self, job_id: str) -> dict[str, Any]:
+        """Return what was noted of the job while it lived, and how it ended (`api.evidence.read`)."""
         ...
 
     async def wait(self, job_id: str) -> JobResult:

@@ -1,14 +1,15 @@
 """Jobs as processes of this machine, each in a session of its own.  A job outlives the task that submitted it.
 
 A job's folder holds `spec.json`, `process.json` (pid and its start time, so that a recycled pid is no job of ours),
-`log` and, at the end, `result.json`.  The job's process inherits the submitter's lock until it has noted itself: a
-submitter that is killed half-way leaves one job, not two.
+`log`, the evidence of its supervisor (`operators.jobs.supervise`) and, at the end, `result.json`.  The job's process
+inherits the submitter's lock until it has noted itself: a submitter that is killed half-way leaves one job, not two.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -21,6 +22,8 @@ from typing import IO, Any
 
 import psutil
 
+from api import evidence
+from api.evidence import ENDED
 from operators.engines.base import JobResult, JobSpec, JobState
 from operators.engines.processes import MARK, living, marked, session, stop
 from operators.jobs.run import LOCK, LOG, PROCESS, RESULT, SPEC, note_process
@@ -57,9 +60,7 @@ class LocalEngine:
                 self.cancel(spec.job_id)
                 shutil.move(folder, self._archive(spec.job_id))
             folder.mkdir()
-            (folder / SPEC).write_text(
-                json.dumps({"job_id": spec.job_id, "program": spec.program, "args": dict(spec.args)})
-            )
+            (folder / SPEC).write_text(json.dumps({**dataclasses.asdict(spec), "args": dict(spec.args)}))
             self._start(folder, lock)
 
     def _archive(self, job_id: str) -> Path:
@@ -94,12 +95,18 @@ class LocalEngine:
         alive = self._process(folder) is not None
         found = _read(folder / RESULT)
         if found is None:
-            return JobResult(
-                JobState.RUNNING if alive else JobState.LOST, message="" if alive else "its process is gone"
-            )
+            return JobResult(JobState.RUNNING) if alive else JobResult(JobState.LOST, message=self._how_lost(folder))
         if found["state"] == "SUCCEEDED":
             return JobResult(JobState.SUCCEEDED, found["outputs"])
         return JobResult(JobState.FAILED, kind=found["error"]["kind"], message=found["error"]["message"])
+
+    def _how_lost(self, folder: Path) -> str:
+        number = (_read(folder / ENDED) or {}).get("signal")
+        return f"its process was killed by {number}" if number else "its process is gone"
+
+    def evidence(self, job_id: str) -> dict[str, Any]:
+        """Return what is known of the job's life and end."""
+        return evidence.read(self._folder / job_id)
 
     def _process(self, folder: Path) -> psutil.Process | None:
         noted = _read(folder / PROCESS)

@@ -2,7 +2,8 @@
 
     python -m operators.jobs.run <job folder>
 
-The spec is {"job_id", "program", "args"}; the program is `operators.jobs.<program>` with `run(args) -> {name: text}`.
+The spec is {"job_id", "program", "args"}, and limits that `operators.jobs.supervise` keeps; the program is
+`operators.jobs.<program>` with `run(args) -> {name: text}`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import psutil
 
 from api.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from operators.errors import UserError
+from operators.jobs import evidence, supervise, traces
 
 SPEC = "spec.json"
 RESULT = "result.json"
@@ -37,16 +39,22 @@ def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
         program = importlib.import_module(f"operators.jobs.{spec['program']}")
         outputs = {str(name): str(value) for name, value in program.run(spec["args"]).items()}
     except (UserError, *REFUSALS) as error:
-        return _failed("user", str(error))
-    except Exception as error:
+        return _failed("user", str(error), error, root_of(spec))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         traceback.print_exc()
-        return _failed("system", f"{type(error).__name__}: {error}")
+        return _failed("system", f"{type(error).__name__}: {error}", error, root_of(spec))
     return {"state": "SUCCEEDED", "outputs": outputs}
 
 
-def _failed(kind: str, message: str) -> dict[str, Any]:
+def root_of(spec: Mapping[str, Any]) -> str:
+    """Return the folder of the user's code, empty if the job has none."""
+    return str(spec["args"].get("run", {}).get("root_dir") or "")
+
+
+def _failed(kind: str, message: str, error: BaseException, root: str) -> dict[str, Any]:
     print(f"failed ({kind}): {message}", file=sys.stderr, flush=True)
-    return {"state": "FAILED", "error": {"kind": kind, "message": message[:LONGEST_MESSAGE]}}
+    told = {"kind": kind, "message": message[:LONGEST_MESSAGE], "exception": traces.described(error, root)}
+    return {"state": "FAILED", "error": evidence.masked(told)}
 
 
 def begin(folder: Path) -> Mapping[str, Any]:
@@ -56,8 +64,7 @@ def begin(folder: Path) -> Mapping[str, Any]:
         note_process(folder, os.getpid())
         os.close(int(lock))
     spec: Mapping[str, Any] = json.loads((folder / SPEC).read_text())
-    root = spec["args"].get("run", {}).get("root_dir")
-    if root:
+    if root := root_of(spec):
         sys.path.insert(0, root)
     return spec
 
@@ -80,9 +87,14 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
 
 def main(folder: Path) -> int:
     """Run the job in `folder`; the exit status is 0 when it succeeded."""
-    result = execute(begin(folder))
-    write(folder, result)
-    return 0 if result["state"] == "SUCCEEDED" else 1
+    spec = begin(folder)
+
+    def work() -> int:
+        result = execute(spec)
+        write(folder, result)
+        return 0 if result["state"] == "SUCCEEDED" else 1
+
+    return supervise.supervised(folder, spec, work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from operators.jobs.run import LOG, begin, execute, write
+from operators.jobs import evidence, supervise, traces
+from operators.jobs.run import LOG, LONGEST_MESSAGE, begin, execute, root_of, write
 
 
 def on_worker(spec: Mapping[str, Any], log: str) -> dict[str, Any]:
@@ -24,8 +25,7 @@ def on_worker(spec: Mapping[str, Any], log: str) -> dict[str, Any]:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
-    root = spec["args"].get("run", {}).get("root_dir")
-    if root:
+    if root := root_of(spec):
         sys.path.insert(0, root)
     try:
         return execute(spec)
@@ -36,16 +36,30 @@ def on_worker(spec: Mapping[str, Any], log: str) -> dict[str, Any]:
 
 def main(folder: Path) -> int:
     """Start Ray, run the program of the job in `folder` as a task, stop Ray."""
+    spec = begin(folder)
+
+    def work() -> int:
+        result = _on_ray(spec, folder)
+        write(folder, result)
+        return 0 if result["state"] == "SUCCEEDED" else 1
+
+    return supervise.supervised(folder, spec, work)
+
+
+def _on_ray(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what the program's worker gave, or how it was lost."""
     import ray
 
-    spec = begin(folder)
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:
-        result = ray.get(ray.remote(max_retries=0)(on_worker).remote(spec, str(folder / LOG)))
+        result: dict[str, Any] = ray.get(ray.remote(max_retries=0)(on_worker).remote(spec, str(folder / LOG)))
+    except ray.exceptions.RayError as error:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_MESSAGE]
+        told = {"kind": "system", "message": message, "exception": traces.described(error, root_of(spec))}
+        return {"state": "FAILED", "error": evidence.masked(told)}
     finally:
         ray.shutdown()
-    write(folder, result)
-    return 0 if result["state"] == "SUCCEEDED" else 1
+    return result
 
 
 if __name__ == "__main__":

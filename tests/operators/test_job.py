@@ -124,7 +124,9 @@ async def test_a_wrong_input_fails_the_task_for_good(home: Path) -> None:
     waiting = deferred(run)
     with pytest.raises(AirflowFailException, match="column 'x' is not there"):
         run.resume("first", waiting, await fired(waiting))
-    assert run.xcoms["first", "verdict"] == {"kind": "user", "message": "column 'x' is not there"}
+    told = run.xcoms["first", "verdict"]
+    assert (told["kind"], told["message"]) == ("user", "column 'x' is not there")
+    assert told["evidence"]["exception"]["at"]["text"] == "raise UserError(\"column 'x' is not there\")"
 
 
 async def test_a_fault_of_the_system_fails_one_try_and_the_next_runs_again(home: Path) -> None:
@@ -143,9 +145,11 @@ async def test_a_killed_job_fails_one_try_and_says_that_it_is_lost(home: Path) -
     waiting = deferred(run)
     appears(home / "pids")
     os.kill(int((home / "pids").read_text()), signal.SIGKILL)
-    with pytest.raises(JobFailed, match=r"LOST: its process is gone"):
+    with pytest.raises(JobFailed, match=r"LOST: its process was killed by SIGKILL"):
         run.resume("first", waiting, await fired(waiting))
-    assert run.xcoms["first", "verdict"] == {"kind": "system", "message": "its process is gone"}
+    told = run.xcoms["first", "verdict"]
+    assert (told["kind"], told["message"]) == ("system", "its process was killed by SIGKILL")
+    assert told["evidence"]["ended"]["signal"] == "SIGKILL"
 
 
 async def test_a_retry_adopts_the_job_of_an_earlier_try(home: Path) -> None:

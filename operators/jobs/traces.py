@@ -1,0 +1,124 @@
+"""An exception as plain data: its chain, the lines of source it went through, and the last line of the user's own code.
+
+Holds no values of variables: they may be rows of data or secrets.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+MOST_LINKS = 5
+MOST_FRAMES = 12
+LONGEST_MESSAGE = 1000
+AROUND = 2
+PLATFORM = Path(__file__).resolve().parents[2]
+OURS = tuple(str(PLATFORM / name) + os.sep for name in ("api", "operators", "serving", "plugins", "dags"))
+# The interpreter writes to them for as long as the process lives.
+_open: list[IO[str]] = []
+INSTALLED = tuple(
+    {
+        os.path.realpath(place) + os.sep
+        for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    }
+)
+
+
+def described(error: BaseException, root: str = "") -> dict[str, Any]:
+    """Return {"chain", "at"}: the exceptions from the raised one to its first cause, and where user code stood.
+
+    root: folder of the user's code.  at: {"file", "line", "function", "source"}, without it if no line was the user's.
+    """
+    chain = [_link(one) for one in _chain(error)]
+    places = [place for link in reversed(chain) for place in reversed(link["frames"]) if is_users(place["file"], root)]
+    found: dict[str, Any] = {"chain": chain}
+    if places:
+        found["at"] = {**places[0], "source": _around(places[0])}
+    return found
+
+
+def is_users(file: str, root: str = "") -> bool:
+    """Whether a file is the user's own: below `root`, or neither installed nor the platform's."""
+    path = os.path.realpath(file)
+    if file.startswith("<") or "site-packages" in path or path.startswith((*OURS, *INSTALLED)):
+        return False
+    return not root or path.startswith(os.path.realpath(root) + os.sep) or not path.startswith(str(PLATFORM) + os.sep)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen and len(seen) < MOST_LINKS:
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseExceptionGroup):
+            one = one.exceptions[0]
+        else:
+            one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _link(error: BaseException) -> dict[str, Any]:
+    link: dict[str, Any] = {
+        "type": _name(type(error)),
+        "bases": [_name(base) for base in type(error).__mro__[1:-2]],
+        "message": _message(error),
+        "frames": _frames(error),
+    }
+    for name in ("errno", "name", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            link[name] = value
+    return link
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:LONGEST_MESSAGE]
+    except Exception as broken:
+        return f"(its text cannot be made: {type(broken).__name__})"
+
+
+def _name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _frames(error: BaseException) -> list[dict[str, Any]]:
+    frames = [
+        {
+            "file": frame.filename,
+            "line": frame.lineno or 0,
+            "function": frame.name,
+            "text": (frame.line or "")[:LONGEST_MESSAGE],
+        }
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib._bootstrap" not in frame.filename
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        text = (error.text or "").strip()
+        frames.append({"file": error.filename, "line": error.lineno or 0, "function": "<module>", "text": text})
+    return frames[-MOST_FRAMES:]
+
+
+def _around(place: Mapping[str, Any]) -> list[str]:
+    """Return the lines around a place, each with its number."""
+    linecache.checkcache(place["file"])
+    first = max(1, place["line"] - AROUND)
+    lines = linecache.getlines(place["file"])[first - 1 : place["line"] + AROUND]
+    return [f"{number:>4} {line.rstrip()[:120]}" for number, line in enumerate(lines, first)]
+
+
+def stacks_to(path: Path) -> None:
+    """Write where this process stands to `path` when a signal of death or SIGUSR2 comes."""
+    import faulthandler
+    import signal
+
+    file = path.open("w")
+    faulthandler.enable(file, all_threads=False)
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR2, file, all_threads=False)
+    _open.append(file)

@@ -18,6 +18,9 @@ from api.errors import AlreadyExists, ApiError, InvalidArgument, NotFound, Unava
 TIMEOUT_S = 10.0
 SHOWN = 200
 
+DagRunId = tuple[str, str]
+"""DAG id and run id."""
+
 
 @dataclass(frozen=True)
 class Dag:
@@ -30,6 +33,17 @@ class Dag:
     params: Mapping[str, Any] = field(default_factory=dict)
     is_stale: bool = False
     description: str = ""
+    max_active_runs: int = 0
+    max_active_tasks: int = 0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of places for tasks.  `slots`: -1 for any number; `taken`: by what runs or is about to."""
+
+    name: str
+    slots: int
+    taken: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,10 @@ class Task:
     start: datetime | None
     end: datetime | None
     operator: str
+    pool: str = ""
+    priority: int = 0
+    scheduled: datetime | None = None
+    queued: datetime | None = None
 
 
 class Airflow:
@@ -126,6 +144,27 @@ class Airflow:
         path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
         await self._call("PATCH", path, json={"state": "failed"})
 
+    async def active_runs(self, dag_id: str) -> list[DagRun]:
+        """Return the runs of a DAG that wait or go on, in the order in which they are begun."""
+        query = {"state": ["queued", "running"], "order_by": "run_after"}
+        return [_run(item) for item in await self._pages(f"/dags/{_quoted(dag_id)}/dagRuns", "dag_runs", query)]
+
+    async def clear(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+        """Have one task of a run done again, with all that follows it in this run.
+
+        Raises AlreadyExists if one of them runs, NotFound, InvalidArgument.
+        """
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id if map_index < 0 else [task_id, map_index]],
+            "only_failed": False,
+            "include_downstream": True,
+            "reset_dag_runs": True,
+            "prevent_running_task": True,
+        }
+        await self._call("POST", f"/dags/{_quoted(dag_id)}/clearTaskInstances", json=body)
+
     async def delete_run(self, dag_id: str, run_id: str) -> None:
         """Forget a run.  Raises NotFound."""
         await self._call("DELETE", f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}")
@@ -134,6 +173,30 @@ class Airflow:
         """Return the task instances of a run."""
         path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances"
         return [_task(item) for item in await self._pages(path, "task_instances", {})]
+
+    async def tries(self, dag_id: str, run_id: str, task: Task) -> list[Task]:
+        """Return every try of a task, oldest first; those that were cleared before they began are left out."""
+        mapped = f"/{task.map_index}" if task.map_index >= 0 else ""
+        path = f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances/{_quoted(task.task_id)}{mapped}/tries"
+        found = [_task(item) for item in (await self._call("GET", path))["task_instances"]]
+        return sorted((each for each in found if each.try_number > 0), key=lambda each: each.try_number)
+
+    async def waiting(self, pool: str) -> list[tuple[DagRunId, Task]]:
+        """Return the tasks of all runs that wait for a place in a pool, those that get the next ones first."""
+        query = {"state": "scheduled", "pool": pool}
+        items = await self._pages("/dags/~/dagRuns/~/taskInstances", "task_instances", query)
+        items.sort(key=lambda item: (-(item["priority_weight"] or 0), item["run_after"], item["map_index"]))
+        return [((item["dag_id"], item["dag_run_id"]), _task(item)) for item in items]
+
+    async def pool(self, name: str) -> Pool:
+        """Return a pool.  Raises NotFound."""
+        found = await self._call("GET", f"/pools/{_quoted(name)}")
+        return Pool(found["name"], found["slots"], found["occupied_slots"])
+
+    async def follows(self, dag_id: str) -> dict[str, tuple[str, ...]]:
+        """Return which tasks come right after each task of a DAG.  Raises NotFound."""
+        answer = await self._call("GET", f"/dags/{_quoted(dag_id)}/tasks")
+        return {item["task_id"]: tuple(item["downstream_task_ids"] or ()) for item in answer["tasks"]}
 
     async def xcom(self, dag_id: str, run_id: str, task: Task, key: str) -> Any | None:
         """Return what a task pushed under `key`, None if it did not."""
@@ -233,6 +296,8 @@ def _dag(found: Mapping[str, Any]) -> Dag:
         params=found.get("params") or {},
         is_stale=bool(found.get("is_stale")),
         description=found.get("description") or "",
+        max_active_runs=found.get("max_active_runs") or 0,
+        max_active_tasks=found.get("max_active_tasks") or 0,
     )
 
 
@@ -260,6 +325,10 @@ def _task(found: Mapping[str, Any]) -> Task:
         start=_time(found["start_date"]),
         end=_time(found["end_date"]),
         operator=found.get("operator_name") or found.get("operator") or "",
+        pool=found.get("pool") or "",
+        priority=found.get("priority_weight") or 0,
+        scheduled=_time(found.get("scheduled_when")),
+        queued=_time(found.get("queued_when")),
     )
 
 

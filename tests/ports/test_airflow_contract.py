@@ -226,3 +226,43 @@ async def test_a_deleted_run_is_not_found(subject: Subject) -> None:
     await subject.airflow.delete_run(run.dag_id, run.run_id)
     with pytest.raises(NotFound):
         await subject.airflow.run(run.dag_id, run.run_id)
+
+
+async def test_a_task_that_is_cleared_is_done_again_with_what_follows_it_and_its_tries_are_kept(
+    subject: Subject,
+) -> None:
+    airflow = subject.airflow
+    run = await airflow.trigger("contract.slow", unique("again"), {})
+    await subject.until_task_runs(run)
+    with pytest.raises(AlreadyExists):
+        await airflow.clear(run.dag_id, run.run_id, "sleep")
+    await airflow.fail_run(run.dag_id, run.run_id)
+    await airflow.clear(run.dag_id, run.run_id, "sleep")
+    again = await airflow.run(run.dag_id, run.run_id)
+    assert again.state in ("queued", "running")
+    assert again.end is None
+    await subject.until_task_runs(run)
+    tasks = {task.task_id: task for task in await airflow.tasks(run.dag_id, run.run_id)}
+    assert (tasks["sleep"].try_number, tasks["after"].state) == (2, None)
+    tries = await airflow.tries(run.dag_id, run.run_id, tasks["sleep"])
+    assert [(each.try_number, each.state) for each in tries] == [(1, "failed"), (2, "running")]
+    assert tries[0].start is not None
+    assert tries[0].end is not None
+    assert [each.run_id for each in await airflow.active_runs("contract.slow")] == [run.run_id]
+    await airflow.fail_run(run.dag_id, run.run_id)
+    assert run.run_id not in {each.run_id for each in await airflow.active_runs("contract.slow")}
+    with pytest.raises(NotFound):
+        await airflow.clear(run.dag_id, "ma__none__1", "sleep")
+
+
+async def test_a_dag_says_which_task_follows_which_and_how_many_runs_it_has_at_a_time(subject: Subject) -> None:
+    assert await subject.airflow.follows("contract.slow") == {"sleep": ("after",), "after": ()}
+    assert (await subject.airflow.dag("contract.slow")).max_active_runs == 16
+
+
+async def test_a_pool_says_how_many_places_it_has(subject: Subject) -> None:
+    pool = await subject.airflow.pool("default_pool")
+    assert (pool.slots, 0 <= pool.taken <= pool.slots) == (128, True)
+    assert await subject.airflow.waiting("no-such-pool") == []
+    with pytest.raises(NotFound):
+        await subject.airflow.pool("no-such-pool")

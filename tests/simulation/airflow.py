@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 
 from api.airflow import TIMEOUT_S, Airflow
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
-from tests.robustness.fakes.airflow import FakeAirflow, FakeRun, _run_json
+from tests.robustness.fakes.airflow import FakeAirflow, FakeRun
+from tests.robustness.fakes.airflow_book import run_json
 from tests.simulation.virtual import WHO, Dead, VirtualLoop, deliver
 
 REFUSALS = {404: NotFound, 409: AlreadyExists, 400: InvalidArgument, 422: InvalidArgument}
@@ -94,11 +95,15 @@ class SimulatedAirflow(FakeAirflow):
             ("PUT", "*2"): self._parse_file,
             ("GET", "dagRuns3"): self._list_runs,
             ("POST", "dagRuns3"): self._post_run,
-            ("GET", "*4"): lambda request, _: _run_json(self._run(request)),
+            ("GET", "*4"): lambda request, _: run_json(self._run(request)),
             ("PATCH", "*4"): self._patch_run,
             ("DELETE", "*4"): self._delete_run,
             ("GET", "taskInstances5"): self._list_tasks,
             ("GET", "*8"): self._xcom,
+            ("GET", "tries7"): self._tries,
+            ("POST", "clearTaskInstances3"): self._clear_tasks,
+            ("GET", "tasks3"): self._dag_tasks,
+            ("GET", "*2"): self._pool,
         }
         return table[method, f"{last}{len(parts)}"]
 

@@ -8,66 +8,34 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-PAGE = 100
-ACTIVE_TASKS = {"running", "deferred", "up_for_reschedule", "awaiting_input"}
-ENDED_TASKS = {"success", "failed", "skipped", "upstream_failed", "removed"}
+from tests.robustness.fakes.airflow_again import Again
+from tests.robustness.fakes.airflow_book import (
+    ACTIVE_TASKS,
+    ENDED_TASKS,
+    FakeDag,
+    FakeRun,
+    FakeTask,
+    busy,
+    conf_faults,
+    page,
+    run_json,
+    task_json,
+)
+
+__all__ = ["FakeAirflow", "FakeDag", "FakeRun", "FakeTask"]
 
 
-@dataclass
-class FakeTask:
-    """One task instance.  `xcoms`: what it pushed, by key."""
-
-    task_id: str
-    map_index: int = -1
-    try_number: int = 0
-    state: str | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    xcoms: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class FakeRun:
-    """One run."""
-
-    dag_id: str
-    run_id: str
-    conf: dict[str, Any]
-    state: str = "queued"
-    start: datetime | None = None
-    end: datetime | None = None
-    due: datetime = field(default_factory=lambda: datetime.now(UTC))
-    updated: datetime = field(default_factory=lambda: datetime.now(UTC))
-    tasks: dict[tuple[str, int], FakeTask] = field(default_factory=dict)
-
-
-@dataclass
-class FakeDag:
-    """One parsed DAG.  `schemas`: JSON Schema by parameter; `tasks`: ids in order."""
-
-    dag_id: str
-    file: str
-    tags: tuple[str, ...] = ()
-    schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    tasks: tuple[str, ...] = ("first", "second")
-    is_paused: bool = False
-    is_stale: bool = False
-    description: str | None = None
-
-
-class FakeAirflow:
+class FakeAirflow(Again):
     """`app` is the ASGI application; the other methods are what Airflow's scheduler, parser and user would do.
 
     `dags_path`, `manifests_path`: where project files and manifests stand; without them nothing is ever parsed.
@@ -77,6 +45,7 @@ class FakeAirflow:
         self.dags: dict[str, FakeDag] = {}
         self.runs: dict[tuple[str, str], FakeRun] = {}
         self.posts: list[tuple[str, str]] = []
+        self.pools: dict[str, int] = {}
         self.requests = 0
         self.broken: Response | None = None
         self.parses = True
@@ -129,8 +98,14 @@ class FakeAirflow:
             return FakeDag(f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}", file, ("trigger", *tags))
         template = self.dags.get(manifest["template"])
         schemas = dict(template.schemas) if template else {}
-        tasks = tuple(step["name"] for step in manifest["steps"] or ()) or (template.tasks if template else ())
-        return FakeDag(f"{manifest['project']}.{manifest['name']}", file, ("pipeline", *tags), schemas, tasks)
+        steps = manifest["steps"] or ()
+        tasks = tuple(step["name"] for step in steps) or (template.tasks if template else ())
+        made = FakeDag(f"{manifest['project']}.{manifest['name']}", file, ("pipeline", *tags), schemas, tasks)
+        if steps:
+            made.follows = {
+                name: tuple(step["name"] for step in steps if name in (step.get("needs") or ())) for name in tasks
+            }
+        return made
 
     def look_for_files(self) -> None:
         """Parse the project files that are new or newer, as the refresh of the bundle does."""
@@ -140,7 +115,8 @@ class FakeAirflow:
 
     def begin(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> FakeRun:
         """Create a run, whoever asked for it."""
-        run = FakeRun(dag_id, run_id, conf or {})
+        now = datetime.now(UTC)
+        run = FakeRun(dag_id, run_id, conf or {}, due=now, updated=now)
         run.tasks = {(task, -1): FakeTask(task) for task in self.dags[dag_id].tasks}
         self.runs[dag_id, run_id] = run
         self._changed(run)
@@ -156,7 +132,7 @@ class FakeAirflow:
             if task is None:
                 states = {task.state for task in run.tasks.values()}
                 run.state, run.end = ("failed" if "failed" in states else "success"), now
-            elif task.state is None:
+            elif task.state in (None, "scheduled", "queued"):
                 task.state, task.try_number, task.start = "running", task.try_number + 1, now
                 task.xcoms.setdefault("inputs", {"task": task.task_id})
             else:
@@ -175,10 +151,7 @@ class FakeAirflow:
 
     def clear(self, run: FakeRun) -> None:
         """Run everything once more, as "Clear" in the UI does."""
-        run.state, run.end = "queued", None
-        for task in run.tasks.values():
-            task.state, task.start, task.end = None, None, None
-        self._changed(run)
+        self._clear(run, run.tasks.values())
 
     def mark(self, run: FakeRun, state: str) -> None:
         """Set the state of a run by hand: what runs fails, what has not begun is skipped."""
@@ -218,10 +191,15 @@ class FakeAirflow:
             ("PUT", "/parseDagFile/{token}", self._parse_file),
             ("GET", "/dags/{dag}/dagRuns", self._list_runs),
             ("POST", "/dags/{dag}/dagRuns", self._post_run),
-            ("GET", run, lambda request, _: _run_json(self._run(request))),
+            ("GET", run, lambda request, _: run_json(self._run(request))),
             ("PATCH", run, self._patch_run),
             ("DELETE", run, self._delete_run),
             ("GET", f"{run}/taskInstances", self._list_tasks),
+            ("GET", f"{run}/taskInstances/{{task}}/tries", self._tries),
+            ("GET", f"{run}/taskInstances/{{task}}/{{index}}/tries", self._tries),
+            ("POST", "/dags/{dag}/clearTaskInstances", self._clear_tasks),
+            ("GET", "/dags/{dag}/tasks", self._dag_tasks),
+            ("GET", "/pools/{pool}", self._pool),
             ("GET", f"{run}/taskInstances/{{task}}/xcomEntries/{{key}}", self._xcom),
         ]
         routes = [Route(f"/api/v2{path}", self._guarded(work), methods=[verb]) for verb, path, work in table]
@@ -275,12 +253,13 @@ class FakeAirflow:
             "description": dag.description,
             "tags": [{"name": tag, "dag_id": dag.dag_id} for tag in sorted(dag.tags)],
             "file_token": f"signed.{dag.file}".replace("/", "|"),
+            "max_active_runs": dag.max_active_runs,
         } | ({"params": params} if details else {})
 
     def _list_dags(self, request: Request, _: Any) -> dict[str, Any]:
         wanted = set(request.query_params.getlist("tags"))
         found = [dag for dag in self.dags.values() if wanted <= set(dag.tags) and not dag.is_stale]
-        return _page(request, "dags", [self._dag_json(dag) for dag in found])
+        return page(request, "dags", [self._dag_json(dag) for dag in found])
 
     def _patch_dag(self, request: Request, body: Any) -> dict[str, Any]:
         dag = self._dag(request)
@@ -289,8 +268,8 @@ class FakeAirflow:
 
     def _delete_dag(self, request: Request, _: Any) -> None:
         dag = self._dag(request)
-        busy = [run for run in self.runs.values() if run.dag_id == dag.dag_id and _busy(run)]
-        if busy:
+        still = [run for run in self.runs.values() if run.dag_id == dag.dag_id and busy(run)]
+        if still:
             raise HTTPException(409, f"Task instances of dag with id: '{dag.dag_id}' are still running")
         del self.dags[dag.dag_id]
         for key in [key for key in self.runs if key[0] == dag.dag_id]:
@@ -307,8 +286,10 @@ class FakeAirflow:
         wanted = request.path_params["dag"]
         since = request.query_params.get("updated_at_gte")
         start = datetime.fromisoformat(since) if since else datetime.now(UTC) - timedelta(days=9999)
+        states = request.query_params.getlist("state")
         found = [run for run in self.runs.values() if wanted in ("~", run.dag_id) and run.updated >= start]
-        return _page(request, "dag_runs", [_run_json(run) for run in found])
+        found = [run for run in found if not states or run.state in states]
+        return page(request, "dag_runs", [run_json(run) for run in found])
 
     def _post_run(self, request: Request, body: Any) -> dict[str, Any]:
         dag = self._dag(request)
@@ -316,7 +297,7 @@ class FakeAirflow:
             raise HTTPException(404, f"Dag with dag_id: '{dag.dag_id}' not found")
         if "logical_date" not in body:
             raise HTTPException(422, "logical_date: Field required")
-        faults = _conf_faults(dag, body.get("conf") or {})
+        faults = conf_faults(dag, body.get("conf") or {})
         if faults:
             raise HTTPException(400, faults)
         run_id = body.get("dag_run_id") or f"manual__{datetime.now(UTC).isoformat()}"
@@ -325,19 +306,21 @@ class FakeAirflow:
         if (dag.dag_id, run_id) in self.runs:
             raise HTTPException(409, "The object already exists")
         self.posts.append((dag.dag_id, run_id))
-        return _run_json(self.begin(dag.dag_id, run_id, body.get("conf") or {}))
+        return run_json(self.begin(dag.dag_id, run_id, body.get("conf") or {}))
 
     def _patch_run(self, request: Request, body: Any) -> dict[str, Any]:
         run = self._run(request)
         if "state" in body:
             self.mark(run, body["state"])
-        return _run_json(run)
+        return run_json(run)
 
     def _delete_run(self, request: Request, _: Any) -> None:
         self.lose(self._run(request))
 
     def _list_tasks(self, request: Request, _: Any) -> dict[str, Any]:
-        return _page(request, "task_instances", [_task_json(task) for task in self._run(request).tasks.values()])
+        if request.path_params["dag"] == "~":
+            return page(request, "task_instances", self._waiting(request))
+        return page(request, "task_instances", [task_json(task) for task in self._run(request).tasks.values()])
 
     def _xcom(self, request: Request, _: Any) -> dict[str, Any]:
         key = request.path_params["key"]
@@ -346,54 +329,3 @@ class FakeAirflow:
         if task is None or key not in task.xcoms:
             raise HTTPException(404, f"XCom entry with key: `{key}` not found")
         return {"key": key, "value": task.xcoms[key]}
-
-
-def _busy(run: FakeRun) -> bool:
-    return any(task.state in ACTIVE_TASKS for task in run.tasks.values())
-
-
-def _conf_faults(dag: FakeDag, conf: Mapping[str, Any]) -> str:
-    for name, value in conf.items():
-        try:
-            jsonschema.validate(value, dag.schemas.get(name, {}))
-        except jsonschema.ValidationError as error:
-            return f"Invalid input for param {name}: {error.message}"
-    return ""
-
-
-def _page(request: Request, key: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    offset, limit = int(request.query_params.get("offset", "0")), int(request.query_params.get("limit", "50"))
-    return {key: found[offset : offset + min(limit, PAGE)], "total_entries": len(found)}
-
-
-def _stamp(time: datetime | None) -> str | None:
-    return time.isoformat().replace("+00:00", "Z") if time else None
-
-
-def _run_json(run: FakeRun) -> dict[str, Any]:
-    return {
-        "dag_id": run.dag_id,
-        "dag_run_id": run.run_id,
-        "logical_date": None,
-        "run_after": _stamp(run.due),
-        "start_date": _stamp(run.start),
-        "end_date": _stamp(run.end),
-        "run_type": "manual",
-        "state": run.state,
-        "triggered_by": "rest_api",
-        "triggering_user_name": "Anonymous",
-        "conf": run.conf,
-    }
-
-
-def _task_json(task: FakeTask) -> dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "task_display_name": task.task_id,
-        "map_index": task.map_index,
-        "try_number": task.try_number,
-        "state": task.state,
-        "start_date": _stamp(task.start),
-        "end_date": _stamp(task.end),
-        "operator_name": "TrainOperator",
-    }

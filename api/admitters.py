@@ -10,6 +10,7 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
 from api.kinds import Resource
 from api.resources import Admitter, Resources
+from api.revision_admitters import admit_revision, pinned
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
 from api.validation import nearest, shown
@@ -56,10 +57,13 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
     )
     if pipeline is None:
         return found
+    if new.spec.revision.name:
+        faults, was = await pinned(resources, pipeline, new)
+        return [*found, *faults, *(_input_faults(pipeline, new.spec.input, was.params) if was else ())]
     _refuse_unusable(pipeline)
     if not is_built(pipeline):
         return found
-    return [*found, *_revision_faults(pipeline, new.spec.revision), *_input_faults(pipeline, new.spec.input)]
+    return [*found, *_input_faults(pipeline, new.spec.input)]
 
 
 def _refuse_unusable(pipeline: Any) -> None:
@@ -97,14 +101,6 @@ def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
     return []
 
 
-def _revision_faults(pipeline: Any, wanted: Any) -> list[FieldViolation]:
-    latest = pipeline.status.latest_revision.name
-    if not wanted.name or wanted.name == latest:
-        return []
-    text = f"only the latest revision, {latest!r}, can be run by this release: apply the pipeline as it was to run it"
-    return [FieldViolation("spec.revision.name", text, shown(wanted.name))]
-
-
 def _unsupported(run: Any) -> list[FieldViolation]:
     text = "is not carried out by this release"
     fields = ("draft", "resume", "pipeline_spec", "retry_info")
@@ -116,18 +112,23 @@ def _differs(old: Any, new: Any, field: str) -> bool:
     return bool(getattr(old, field) != getattr(new, field))
 
 
-def _input_faults(pipeline: Any, given: Any) -> list[FieldViolation]:
+def _input_faults(pipeline: Any, given: Any, own: Mapping[str, Any] | None = None) -> list[FieldViolation]:
     values = plain(given.fields["kw_args"].struct_value) if "kw_args" in given.fields else {}
-    return _value_faults(pipeline, values, "spec.input.kw_args")
+    return _value_faults(pipeline, values, "spec.input.kw_args", own)
 
 
-def _value_faults(pipeline: Any, values: Mapping[str, Any], path: str) -> list[FieldViolation]:
-    """Check parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST."""
+def _value_faults(
+    pipeline: Any, values: Mapping[str, Any], path: str, own: Mapping[str, Any] | None = None
+) -> list[FieldViolation]:
+    """Check parameters against what the pipeline registered.  Until it has, Airflow checks them at the POST.
+
+    own: the values that the pipeline itself gives, if not those that it has registered.
+    """
     registered = typed_struct_pb2.TypedStruct()
     if not pipeline.status.registered_workflow.Unpack(registered):
         return []
     workflow: Mapping[str, Any] = plain(registered.value)
-    schemas, configured = workflow.get("params_schema") or {}, workflow.get("params") or {}
+    schemas, configured = workflow.get("params_schema") or {}, (workflow.get("params") or {}) if own is None else own
     found = param_faults(schemas, values, path)
     return found + missing_params(schemas, _with_defaults(schemas, {**configured, **values}), path)
 
@@ -196,6 +197,7 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
 
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
+    "Revision": (admit_revision,),
     "Pipeline": (admit_pipeline,),
     "PipelineRun": (admit_run,),
     "TriggerRun": (admit_trigger,),

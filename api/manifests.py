@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from api.config import Config
+
+# Neither the name of a pipeline nor that of a trigger ends like this.
+HIDDEN = ".hidden.json"
 
 PROJECT_FILE = '''"""DAGs of project {project}.  Generated from the API's resources for Airflow; changes are lost."""
 
@@ -49,7 +52,17 @@ class Manifests:
 
     def write_pipeline(self, manifest: Mapping[str, Any]) -> bool:
         """Write a pipeline's manifest; tell whether it changed."""
-        return self._write(manifest["project"], f"{manifest['name']}.json", manifest)
+        ending = HIDDEN if manifest.get("hidden") else ".json"
+        return self._write(manifest["project"], manifest["name"] + ending, manifest)
+
+    def hidden(self) -> Sequence[tuple[str, str]]:
+        """Return project and name of each manifest of a DAG that lives for runs alone."""
+        found = sorted(self._manifests.glob(f"*/*{HIDDEN}"))
+        return [(path.parent.name, path.name.removesuffix(HIDDEN)) for path in found]
+
+    def remove_hidden(self, project: str, name: str) -> bool:
+        """Remove such a manifest; tell whether there was one."""
+        return _remove(self._manifests / project / (name + HIDDEN))
 
     def write_trigger(self, manifest: Mapping[str, Any]) -> bool:
         """Write a trigger's manifest; tell whether it changed."""

@@ -71,7 +71,7 @@ class ControlPlane:
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
         sweeper = Sweeper(leadership.resources, self._blobs)
-        return Term(controllers_of(platform, runs), (self._adopter.resync, after_hooks.run, sweeper.run))
+        return Term(controllers_of(platform, runs), (self._adopter.resync, after_hooks.run, sweeper.run, runs.dags.run))
 
     @property
     def running(self) -> bool:

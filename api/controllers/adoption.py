@@ -93,11 +93,11 @@ class Adopter:
 
     async def _place(self, found: DagRun) -> None:
         """Look at the PipelineRun of a run that is not followed: it ended, or nobody knows of it yet."""
-        project, _, pipeline = found.dag_id.partition(".")
-        if not pipeline or await self._platform.resources.find(Key("Pipeline", project, pipeline)) is None:
-            return
         if found.run_id.startswith(OWN_PREFIX):
             await self._place_own(found)
+            return
+        project, _, pipeline = found.dag_id.partition(".")
+        if not pipeline or await self._platform.resources.find(Key("Pipeline", project, pipeline)) is None:
             return
         key = Key("PipelineRun", project, adopted_name(found.dag_id, found.run_id, found.due))
         run = await self._platform.resources.find(key)

@@ -13,6 +13,7 @@ from api import failpoints
 from api.airflow import DagRun
 from api.controllers.conditions import set_condition
 from api.controllers.platform import Platform
+from api.controllers.run_dags import RunDags, Unusable
 from api.controllers.run_report import STATES, SYSTEM, TERMINAL, USER, RunReport, end, has_ended
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
@@ -51,6 +52,7 @@ class PipelineRunController:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._report = RunReport(platform)
+        self.dags = RunDags(platform)
         # Of the runs that have not ended; those that have are found by what their DAG run says.
         self._keys: dict[tuple[str, str], Key] = {}
         self._changed: set[Key] = set()
@@ -141,6 +143,8 @@ class PipelineRunController:
             self._fail(run, "RunIdCollision", COLLISION.format(observed.run_id), SYSTEM)
             observed = None
         if observed is not None:
+            if observed.state in ACTIVE:
+                await self.dags.stands(run)
             if run.spec.kill and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
@@ -200,15 +204,18 @@ class PipelineRunController:
         if pipeline is None:
             self._fail(run, "PipelineGone", "its pipeline was deleted", USER)
             return None
-        if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
-            self._fail(run, "PipelineError", pipeline.status.error_message, USER)
+        try:
+            pipeline = await self._source(run, pipeline)
+        except Unusable as error:
+            self._fail(run, error.reason, error.message, USER)
             return None
-        if pipeline.status.state != pipeline_pb2.PIPELINE_STATE_READY or not is_built(pipeline):
+        if pipeline is None:
             set_condition(run, "SourcePipeline", None, "Building", "waits for its pipeline")
             return None
         snapshot = run.status.source_pipeline.pipeline
         snapshot.CopyFrom(pipeline)
         snapshot.ClearField("status")
+        snapshot.status.latest_revision.CopyFrom(pipeline.status.latest_revision)
         set_condition(run, "SourcePipeline", True, "Resolved")
         conf = self._conf(run, pipeline)
         # Told before it is asked for: whoever watches sees the run wait, whatever becomes of the request.
@@ -225,6 +232,17 @@ class PipelineRunController:
         except NotFound as error:
             raise Unavailable(f"Airflow does not know DAG {name} yet", reason=NOT_READY) from error
         return None
+
+    async def _source(self, run: Any, pipeline: Any) -> Any | None:
+        """Return what a run runs: the pipeline as it is, or as it was; None while it is not ready.  Raises Unusable."""
+        if run.spec.revision.name:
+            pinned = await self.dags.pinned(run)
+            await self.dags.ensure(run, pinned)
+            return pinned
+        if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
+            raise Unusable("PipelineError", pipeline.status.error_message)
+        ready = pipeline.status.state == pipeline_pb2.PIPELINE_STATE_READY and is_built(pipeline)
+        return pipeline if ready else None
 
     def _conf(self, run: Any, pipeline: Any) -> dict[str, Any]:
         given = plain(run.spec.input.fields["kw_args"].struct_value) if "kw_args" in run.spec.input.fields else {}

@@ -64,7 +64,8 @@ def build(manifest: Mapping[str, Any]) -> DAG:
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
     described = {
         "project": manifest["project"],
-        "pipeline": manifest["name"],
+        # A DAG of a revision's own is not named as its pipeline.
+        "pipeline": manifest.get("pipeline", manifest["name"]),
         "root_dir": manifest["root_dir"],
         "revision": manifest["revision"],
     }
@@ -87,7 +88,8 @@ def build(manifest: Mapping[str, Any]) -> DAG:
 
 def _doc(manifest: Mapping[str, Any]) -> str:
     owner = f"  \nOwner: {manifest['owner']}" if manifest["owner"] else ""
+    name = manifest.get("pipeline", manifest["name"])
     return (
-        f"{manifest['description']}\n\nPipeline **{manifest['name']}** of project **{manifest['project']}**, "
+        f"{manifest['description']}\n\nPipeline **{name}** of project **{manifest['project']}**, "
         f"revision `{manifest['revision']}`, template `{manifest['template']}`.{owner}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api import revisions
 from api.admitters import ADMITTERS
 from api.airflow import Airflow
 from api.config import Config
@@ -40,7 +41,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.config = Config(home=folder, projects_root=folder)
         self.store = SqliteStore(folder / "store.db")
-        self.resources = Resources(self.store, ADMITTERS)
+        self.resources = Resources(self.store, ADMITTERS, followers={"Pipeline": revisions.follow})
         self.airflow = FakeAirflow(self.config.dags_path, self.config.manifests_path)
         self.airflow.template("train", rows={"type": "integer", "minimum": 1, "default": 10})
         self.backend = FakeBackend()
@@ -66,7 +67,7 @@ class World:
             wake,
             lambda: utc_now() + self.ahead,
         )
-        runs = PipelineRunController(platform)
+        self.runs = runs = PipelineRunController(platform)
         self.adopter = Adopter(platform, runs)
         return Term(controllers_of(platform, runs))
 

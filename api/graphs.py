@@ -1,12 +1,13 @@
 """The graph of a pipeline that was written in Python, as JSON: every fault with its place.  Pure; runs no user code.
 
     {"version": 1, "name", "doc", "params": JSON Schema, "loops": [LOOP], "steps": [STEP], "result": VALUE}
-    LOOP  {"name", "over": VALUE, "within": loop}
+    LOOP  {"name", "over": VALUE, "within": loop, "when": [VALUE]}
     STEP  {"name", "task": "module:function", "engine", "resources", "retries", "timeout_s", "environment", "cache",
            "code", "source", "inputs": {argument: VALUE}, "needs": [step], "foreach": loop, "when": [VALUE], "group"}
     VALUE one of {"const": JSON}, {"param": name}, {"step": name}, {"item": loop}, {"list": [VALUE]},
           {"dict": {key: VALUE}}, {"get": [VALUE, key]}, {"compare": [operator, VALUE, VALUE]}, {"not": VALUE},
-          {"all": [VALUE]}, {"any": [VALUE]}, {"last": [VALUE]}, {"matrix": {name: VALUE}}
+          {"all": [VALUE]}, {"any": [VALUE]}, {"last": [VALUE]}, {"matrix": {name: VALUE}}, {"each": [loop, VALUE]},
+          {"if": [VALUE, VALUE, VALUE]}, of which the last may be left out
 
 What each means when the pipeline runs stands in `operators.authoring.resolve`.
 """
@@ -32,10 +33,13 @@ MOST_HINTS = 20
 MOST_FAULTS = 1000
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,249}\Z")
 TASK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
-FORMS = ("const", "param", "step", "item", "list", "dict", "get", "compare", "not", "all", "any", "last", "matrix")
+FORMS = (
+    *("const", "param", "step", "item", "list", "dict", "get", "compare", "not", "all", "any", "last", "matrix"),
+    *("each", "if"),
+)
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in")
 GRAPH_KEYS = ("version", "name", "doc", "params", "loops", "steps", "result")
-LOOP_KEYS = ("name", "over", "within")
+LOOP_KEYS = ("name", "over", "within", "when")
 STEP_KEYS = (
     *("name", "task", "engine", "resources", "retries", "timeout_s", "environment", "cache", "code", "source"),
     *("inputs", "needs", "foreach", "when", "group"),
@@ -56,20 +60,24 @@ def graph_faults(graph: Any, path: str = "") -> list[FieldViolation]:
 def children(value: Mapping[str, Any]) -> Iterable[Any]:
     """Return the VALUEs directly in a VALUE."""
     form, content = next(iter(value.items()))
-    if form in ("list", "all", "any", "last"):
+    if form in ("list", "all", "any", "last", "if"):
         return list(content)
     if form in ("dict", "matrix"):
         return list(content.values())
     if form in ("compare", "get"):
         return [content[1], content[2]] if form == "compare" else [content[0]]
+    if form == "each":
+        return [content[1]]
     return [content] if form == "not" else []
 
 
 def references(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (form, name) of each param, step and item that a VALUE names."""
+    """Yield (form, name) of each param, step, item and loop ("each") that a VALUE names."""
     form, content = next(iter(value.items()))
     if form in ("param", "step", "item"):
         yield form, content
+    elif form == "each":
+        yield form, content[0]
     for child in children(value):
         yield from references(child)
 
@@ -88,14 +96,18 @@ def static_size(value: Mapping[str, Any]) -> int | None:
 def step_needs(step: Mapping[str, Any]) -> set[str]:
     """Return the names of the steps, and of the loops, that come before a step."""
     values = [*(step.get("inputs") or {}).values(), *(step.get("when") or [])]
-    found = {name for value in values for form, name in references(value) if form in ("step", "item")}
+    found = _named(values)
     return found | set(step.get("needs") or ()) | ({step["foreach"]} if step.get("foreach") else set())
 
 
 def loop_needs(loop: Mapping[str, Any]) -> set[str]:
     """Return the names of the steps, and of the loops, that come before a loop's items are known."""
-    found = {name for form, name in references(loop["over"]) if form in ("step", "item")}
+    found = _named([loop["over"], *(loop.get("when") or [])])
     return found | ({loop["within"]} if loop.get("within") else set())
+
+
+def _named(values: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {name for value in values for form, name in references(value) if form != "param"}
 
 
 def circle_of(needs: Mapping[str, Sequence[str]]) -> list[str]:
@@ -181,7 +193,7 @@ class _Reader:
             yield from self._circle()
         if not self._broken:
             yield from self._fan_out(loops)
-            yield from self._items()
+            yield from self._scopes(graph)
 
     def _named(self, item: Mapping[str, Any], path: str, seen: set[str]) -> Iterator[FieldViolation]:
         name = _name(item)
@@ -196,6 +208,7 @@ class _Reader:
         yield from self._unknown(loop, LOOP_KEYS, path)
         yield from self._known_loop(loop.get("within"), f"{path}.within")
         yield from self._value(loop.get("over"), f"{path}.over", "")
+        yield from self._conditions(loop, path, "")
 
     def _step(self, step: Mapping[str, Any], path: str) -> Iterator[FieldViolation]:
         yield from self._unknown(step, STEP_KEYS, path)
@@ -204,16 +217,23 @@ class _Reader:
             yield FieldViolation(f"{path}.task", 'must be "module:function"', brief(step.get("task")), "BAD_TASK")
         yield from self._known_loop(step.get("foreach"), f"{path}.foreach")
         name = _name(step)
-        for key, wanted in (("inputs", Mapping), ("when", list), ("needs", list)):
+        for key, wanted in (("inputs", Mapping), ("needs", list)):
             if step.get(key) is not None and not isinstance(step[key], wanted):
                 yield self._break(FieldViolation(f"{path}.{key}", "has the wrong form", brief(step[key])))
                 return
         for argument, value in (step.get("inputs") or {}).items():
             yield from self._value(value, f"{path}.inputs.{brief(argument)}", name)
-        for position, value in enumerate(step.get("when") or []):
-            yield from self._value(value, f"{path}.when[{position}]", name)
+        yield from self._conditions(step, path, name)
         for position, need in enumerate(step.get("needs") or []):
             yield from self._known_step(need, f"{path}.needs[{position}]", name)
+
+    def _conditions(self, item: Mapping[str, Any], path: str, owner: str) -> Iterator[FieldViolation]:
+        conditions = item.get("when") or []
+        if not isinstance(conditions, list):
+            yield self._break(FieldViolation(f"{path}.when", "has the wrong form", brief(conditions)))
+            return
+        for position, value in enumerate(conditions):
+            yield from self._value(value, f"{path}.when[{position}]", owner)
 
     def _value(self, value: Any, path: str, owner: str, depth: int = 0) -> Iterator[FieldViolation]:
         if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in FORMS:
@@ -234,6 +254,8 @@ class _Reader:
         elif not _is_formed(form, content):
             yield self._break(FieldViolation(path, f"{form} has the wrong form", brief(content), "BAD_VALUE"))
         else:
+            if form == "each":
+                yield from self._known_loop(content[0], path, needed=True)
             for child in children(value):
                 yield from self._value(child, path, owner, depth + 1)
 
@@ -265,21 +287,42 @@ class _Reader:
                 told = f"comes to {size} instances of a step, at most {MOST_INSTANCES} are allowed"
                 yield FieldViolation(self._at(f"loops[{position}].over"), told, reason="TOO_MANY")
 
-    def _items(self) -> Iterator[FieldViolation]:
-        """Yield each item that is read outside of its loop."""
-        for position, step in enumerate(self._steps.values()):
-            inside = self._around(step.get("foreach") or "")
-            for argument, value in (step.get("inputs") or {}).items():
-                for form, name in references(value):
-                    if form == "item" and name not in inside:
-                        told = f"is an item of the loop {name!r}, and the step is not in that loop"
-                        yield FieldViolation(self._at(f"steps[{position}].inputs.{argument}"), told, name, "BAD_VALUE")
+    def _scopes(self, graph: Mapping[str, Any]) -> Iterator[FieldViolation]:
+        """Yield each item, and each output of a step, that is read outside of its loop."""
+        for kind, items, inside in (("loops", self._loops, "within"), ("steps", self._steps, "foreach")):
+            for position, item in enumerate(items.values()):
+                here, around = self._at(f"{kind}[{position}]"), self._around(item.get(inside) or "")
+                for argument, value in (item.get("inputs") or {}).items():
+                    yield from self._scope(value, around, f"{here}.inputs.{argument}")
+                for number, value in enumerate(item.get("when") or []):
+                    yield from self._scope(value, around, f"{here}.when[{number}]")
+                if kind == "loops":
+                    yield from self._scope(item["over"], around, f"{here}.over")
+        if graph.get("result") is not None:
+            yield from self._scope(graph["result"], [], self._at("result"))
+
+    def _scope(self, value: Mapping[str, Any], around: Sequence[str], path: str) -> Iterator[FieldViolation]:
+        form, content = next(iter(value.items()))
+        wanted: Sequence[str] = []
+        if form == "step":
+            wanted = self._around(self._steps[content].get("foreach") or "")
+        elif form == "item":
+            wanted = self._around(content)
+        elif form == "each":
+            wanted = self._around(self._loops[content[0]].get("within") or "")
+            around = self._around(content[0]) if around[: len(wanted)] == wanted else around
+        if around[: len(wanted)] != wanted:
+            told = f"is read outside of the loop {wanted[-1]!r}: only what foreach returns can be"
+            yield FieldViolation(path, told, wanted[-1], "OUTSIDE_LOOP")
+            return
+        for child in children(value):
+            yield from self._scope(child, around, path)
 
     def _around(self, loop: str) -> list[str]:
-        """Return a loop and those around it, the innermost first."""
+        """Return the loops from the outermost to this one."""
         found: list[str] = []
         while loop:
-            found.append(loop)
+            found.insert(0, loop)
             loop = self._loops[loop].get("within") or ""
         return found
 
@@ -310,6 +353,10 @@ def _is_formed(form: str, content: Any) -> bool:
         return isinstance(content, list) and (bool(content) or form == "list")
     if form in ("dict", "matrix"):
         return isinstance(content, Mapping) and (bool(content) or form == "dict")
+    if form == "each":
+        return isinstance(content, list) and len(content) == 2 and isinstance(content[0], str)
+    if form == "if":
+        return isinstance(content, list) and len(content) in (2, 3)
     if form == "get":
         return isinstance(content, list) and len(content) == 2 and isinstance(content[1], str | int)
     if form == "compare":

@@ -19,11 +19,15 @@ Value = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Loop:
-    """Its steps run once for each item of `over`, and that once for each item of the loop `within`."""
+    """Its steps run once for each item of `over`, and that once for each item of the loop `within`.
+
+    when: all must hold, or there are no items.
+    """
 
     name: str
     over: Value
     within: str = ""
+    when: Sequence[Value] = ()
 
 
 @dataclass(frozen=True)

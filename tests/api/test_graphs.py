@@ -42,7 +42,8 @@ def test_a_graph_with_everything_in_it_has_no_fault() -> None:
     whole = graph(
         step("a", resources={"cpu": 0.5, "gpu": 1, "memory": "1.5Gi"}, retries=3, timeout_s=60, engine="ray"),
         step("b", foreach="inner", group="g"),
-        step("c", "b", when=[{"not": {"compare": [">", {"get": [{"step": "a"}, "auc"]}, {"const": 0.9}]}}]),
+        step("d", inputs={"all": {"each": ["outer", {"each": ["inner", {"step": "b"}]}]}}),
+        step("c", when=[{"not": {"compare": [">", {"get": [{"step": "a"}, "auc"]}, {"const": 0.9}]}}]),
         loops=[loop({"step": "a"}, "outer"), loop({"matrix": {"x": {"item": "outer"}}}, "inner", "outer")],
         params={"type": "object", "properties": {"n": {"type": "integer"}}},
         result={"last": [{"step": "c"}, {"dict": {"n": {"param": "n"}, "l": {"list": []}}}]},
@@ -115,9 +116,20 @@ def test_loops_within_loops_are_multiplied() -> None:
     assert graph_faults(graph(step("a", foreach="x"), loops=[loop(exact, "x")])) == []
 
 
-def test_an_item_outside_of_its_loop_is_refused() -> None:
-    outside = graph(step("a", inputs={"x": {"item": "each"}}), loops=[loop({"const": [1]})])
-    assert "not in that loop" in only({**outside, "steps": [{**outside["steps"][0]}]}).description
+OUTSIDE = [
+    step("a", inputs={"x": {"item": "each"}}),
+    step("a", inputs={"x": {"step": "inside"}}),
+    step("a", inputs={"x": {"each": ["inner", {"step": "deep"}]}}),
+    step("a", inputs={"x": {"each": ["each", {"step": "deep"}]}}),
+    step("a", when=[{"item": "each"}]),
+]
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_what_is_in_a_loop_is_read_outside_of_it_only_by_each(outside: Any) -> None:
+    loops = [loop({"const": [1]}), loop({"const": [1]}, "inner", "each")]
+    found = only(graph(step("inside", foreach="each"), step("deep", foreach="inner"), outside, loops=loops))
+    assert found.reason == "OUTSIDE_LOOP"
 
 
 def test_values_that_are_too_deep_are_refused() -> None:

@@ -15,7 +15,13 @@ NESTED: dict[str, Any] = {
     "params": {"type": "object", "properties": {"n": {"type": "integer"}}},
     "loops": [{"name": "outer", "over": {"step": "a"}}, {"name": "inner", "over": {"const": [1]}, "within": "outer"}],
     "steps": [
-        {"name": "c", "task": "m:f", "engine": "local", "inputs": {"x": {"step": "b"}}, "needs": ["d"]},
+        {
+            "name": "c",
+            "task": "m:f",
+            "engine": "local",
+            "inputs": {"x": {"each": ["outer", {"each": ["inner", {"step": "b"}]}]}},
+            "needs": ["d"],
+        },
         {
             "name": "b",
             "task": "m:f",

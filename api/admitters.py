@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api import uniflow
 from api.errors import FailedPrecondition, FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
@@ -28,7 +29,7 @@ Found = Sequence[FieldViolation]
 
 async def admit_pipeline(_: Resources, old: Resource | None, new: Resource) -> Found:
     """A manifest that can be built, triggers that fire, a name that can stand in a DAG id."""
-    found = list(parse(new.spec)[1])
+    found = _manifest_faults(new.spec, new.metadata.namespace, "spec.manifest")
     if old is None and "." in new.metadata.name:
         found.append(FieldViolation("metadata.name", "of a Pipeline has no '.': it stands between the dots of DAG ids"))
     if old is None and len(new.metadata.name) > LONGEST_PIPELINE:
@@ -36,6 +37,14 @@ async def admit_pipeline(_: Resources, old: Resource | None, new: Resource) -> F
         found.append(FieldViolation("metadata.name", told, shown(new.metadata.name)))
     for name, trigger in new.spec.manifest.trigger_map.items():
         found += trigger_faults(trigger, f"spec.manifest.trigger_map[{shown(name)}]")
+    return found
+
+
+def _manifest_faults(spec: Any, namespace: str, path: str) -> list[FieldViolation]:
+    workflow, found = parse(spec, path)
+    if workflow.authored.namespace not in ("", namespace):
+        told = f"is code of project {shown(workflow.authored.namespace)!r}: apply it from a folder of your own"
+        found.append(FieldViolation(f"{path}.uniflow_tar", told, shown(spec.manifest.uniflow_tar)))
     return found
 
 
@@ -47,9 +56,12 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
     if old is not None:
         if new.spec.kill and not old.spec.kill and old.status.HasField("end_time"):
             raise FailedPrecondition(f"PipelineRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
-        changed = [field for field in ("pipeline", "input", "revision") if _differs(old.spec, new.spec, field)]
+        fixed = ("pipeline", "input", "revision", "pipeline_spec", "local_diff")
+        changed = [field for field in fixed if _differs(old.spec, new.spec, field)]
         return [*found, *(FieldViolation(f"spec.{field}", "of a run never changes") for field in changed)]
     found += _shape_faults(new.spec.input)
+    if new.spec.HasField("pipeline_spec"):
+        return [*found, *_inline_faults(new)]
     if not new.spec.pipeline.name:
         return [*found, FieldViolation("spec.pipeline.name", "is required")]
     pipeline = await resources.find(
@@ -64,6 +76,22 @@ async def admit_run(resources: Resources, old: Resource | None, new: Resource) -
     if not is_built(pipeline):
         return found
     return [*found, *_input_faults(pipeline, new.spec.input)]
+
+
+def _inline_faults(new: Any) -> list[FieldViolation]:
+    """Return what is wrong with a run that brings its pipeline along: nothing is registered for it."""
+    spec, path = new.spec, "spec.pipeline_spec.manifest"
+    found = _manifest_faults(spec.pipeline_spec, new.metadata.namespace, path)
+    graph = {} if found else parse(spec.pipeline_spec, path)[0].authored.graph
+    for name in ("pipeline", "revision", "draft"):
+        if getattr(spec, name).name:
+            found.append(FieldViolation(f"spec.{name}", "is not given beside spec.pipeline_spec: leave one out"))
+    if graph:
+        known = uniflow.schemas(graph)
+        values = plain(spec.input.fields["kw_args"].struct_value) if "kw_args" in spec.input.fields else {}
+        found += param_faults(known, values, "spec.input.kw_args")
+        found += missing_params(known, _with_defaults(known, values), "spec.input.kw_args")
+    return found
 
 
 def _refuse_unusable(pipeline: Any) -> None:
@@ -103,9 +131,11 @@ def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
 
 def _unsupported(run: Any) -> list[FieldViolation]:
     text = "is not carried out by this release"
-    fields = ("draft", "resume", "pipeline_spec", "retry_info")
+    fields = ("draft", "resume", "retry_info")
     found = [FieldViolation(f"spec.{field}", text) for field in fields if run.spec.HasField(field)]
-    return found + ([FieldViolation("spec.local_diff", text)] if run.spec.local_diff else [])
+    alone = run.spec.local_diff and not run.spec.HasField("pipeline_spec")
+    told = "says how spec.pipeline_spec differs from its commit: give that too"
+    return found + ([FieldViolation("spec.local_diff", told)] if alone else [])
 
 
 def _differs(old: Any, new: Any, field: str) -> bool:

@@ -173,6 +173,11 @@ def unpack(tar: Path, digest: str, below: Path) -> Path:
     return made
 
 
+def code_path(artifacts: Path, namespace: str, digest: str, suffix: str = "tar") -> Path:
+    """Return where the packed code of a project lies in the artifact store: nobody runs another project's."""
+    return artifacts / "code" / namespace / f"{digest}.{suffix}"
+
+
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

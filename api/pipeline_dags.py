@@ -67,6 +67,7 @@ def pipeline_manifest(pipeline: Any, workflow: Workflow, *, root_dir: str, revis
         "template": workflow.template,
         "params": dict(workflow.params),
         "steps": list(workflow.steps),
+        **({"graph": workflow.authored.graph, "code": workflow.authored.code} if workflow.authored.graph else {}),
         "description": spec.description,
         "owner": spec.owner.name,
         "type": pipeline_pb2.PipelineType.Name(spec.type).removeprefix("PIPELINE_TYPE_"),

@@ -1,4 +1,4 @@
-"""What a Pipeline's manifest asks for: a template with parameters, or an explicit graph of steps.  Pure; no Airflow.
+"""What a Pipeline's manifest asks for: a template with parameters, a graph of steps, or Python.  Pure; no Airflow.
 
 `manifest.content` holds a TypedStruct: `michelangelo.airflow/Template` (parameter values; `filePath` names the
 template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "needs", "with"}]}).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
@@ -19,23 +19,27 @@ from api.errors import FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.steps import step_faults
+from api.uniflow import GRAPH_TYPE, Authored
+from api.uniflow import read as read_authored
 from api.validation import nearest, shown
 
 TEMPLATE_TYPE = "michelangelo.airflow/Template"
 STEPS_TYPE = "michelangelo.airflow/Steps"
 WORKFLOW_TYPE = "michelangelo.airflow/RegisteredWorkflow"
 STEPS_TEMPLATE = "steps"
+PYTHON_TEMPLATE = "python"
 HIDDEN_PARAM = "ma"
 MOST_HINTS = 20
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """What to build: `params` over a template's defaults, or `steps`."""
+    """What to build: `params` over a template's defaults, or `steps`, or what was `authored` in Python."""
 
     template: str
     params: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]] = ()
+    authored: Authored = field(default_factory=Authored)
 
 
 def plain(value: Any) -> Any:
@@ -94,10 +98,12 @@ def content(spec: pipeline_pb2.PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     return struct.type_url, plain(struct.value)
 
 
-def parse(spec: pipeline_pb2.PipelineSpec) -> tuple[Workflow, list[FieldViolation]]:
-    """Return the workflow of a pipeline and every fault of its manifest."""
-    path = "spec.manifest"
+def parse(spec: pipeline_pb2.PipelineSpec, path: str = "spec.manifest") -> tuple[Workflow, list[FieldViolation]]:
+    """Return the workflow of a pipeline and every fault of its manifest, which stands at `path`."""
     kind, value = content(spec)
+    if spec.manifest.type == pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_UNIFLOW or kind == GRAPH_TYPE:
+        authored, faults = read_authored(spec.manifest, kind, value, path)
+        return Workflow(PYTHON_TEMPLATE, {}, authored=authored), faults
     if kind == STEPS_TYPE:
         steps = value.get("steps")
         return Workflow(STEPS_TEMPLATE, {}, steps or ()), list(step_faults(steps, f"{path}.content.steps"))

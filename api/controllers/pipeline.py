@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api.code_tar import code_path
 from api.controllers.platform import Platform
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
@@ -13,6 +14,7 @@ from api.kinds import Resource
 from api.pipeline_dags import dag_id, pipeline_manifest, revision_tag
 from api.revisions import keep, name_of
 from api.store.base import Change, Key
+from api.uniflow import Authored, schemas
 from api.validation import nearest
 from api.workflows import (
     HIDDEN_PARAM,
@@ -111,6 +113,8 @@ class PipelineController:
         """Return the JSON Schema of every parameter of the template.  Raises NotFound with the nearest name."""
         if workflow.template == STEPS_TEMPLATE:
             return {}
+        if workflow.authored.graph:
+            return self._authored_schemas(workflow.authored)
         found = {dag.dag_id for dag in await self._platform.airflow.dags(tags=[TEMPLATE_TAG])}
         if workflow.template not in found:
             hint = nearest(workflow.template, sorted(found)) or f": there are {', '.join(sorted(found))}"
@@ -118,6 +122,14 @@ class PipelineController:
             raise NotFound(text) if self._are_all(found) else Unavailable(f"{text} (Airflow may still be reading them)")
         params = (await self._platform.airflow.dag(workflow.template)).params
         return {name: schema_of(param.get("schema") or {}, param.get("value")) for name, param in params.items()}
+
+    def _authored_schemas(self, authored: Authored) -> Mapping[str, Any]:
+        """Return the JSON Schemas that a graph brings.  Raises NotFound if its code is not where runs take it."""
+        tar = code_path(self._platform.config.artifacts_path, authored.namespace, authored.code)
+        if not tar.is_file():
+            told = f"spec.manifest.uniflow_tar: there is no code {authored.code[:12]} in the artifact store"
+            raise NotFound(f"{told}: `ma pipeline apply -f` puts it there")
+        return schemas(authored.graph)
 
     def _are_all(self, found: set[str]) -> bool:
         """Whether the templates have stayed the same for a while: Airflow shows one after another when it starts."""

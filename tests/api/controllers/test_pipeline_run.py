@@ -370,21 +370,6 @@ async def test_a_value_reaches_airflow_as_it_was_written(world: Any, value: str)
     assert json.dumps(dag_run.conf)
 
 
-async def test_what_this_release_cannot_do_is_refused(world: Any) -> None:
-    await world.ready()
-    template = await world.run("one")
-    for field in ("resume", "retry_info", "pipeline_spec"):
-        new = wire.PipelineRun()
-        new.CopyFrom(template)
-        new.metadata.Clear()
-        new.metadata.namespace, new.metadata.name = "flights", "two"
-        getattr(new.spec, field).SetInParent()
-        if field == "resume":
-            new.spec.resume.pipeline_run.name = "one"
-        with pytest.raises(InvalidArgument, match="not carried out"):
-            await world.resources.create(new)
-
-
 async def test_a_run_begun_right_after_an_apply_uses_what_was_applied(world: Any) -> None:
     await world.ready()
     changed = await world.resources.get("Pipeline", "flights", "train")

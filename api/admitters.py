@@ -8,12 +8,14 @@ from typing import Any
 from api import uniflow
 from api.errors import FailedPrecondition, FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
-from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
+from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
+from api.trigger_checks import refuse_ended, refuse_paused, trigger_run_faults
+from api.trigger_dags import schedule_of
 from api.validation import nearest, shown
 from api.workflows import is_built, missing_params, param_faults, parse, plain
 
@@ -103,6 +105,7 @@ def _refuse_unusable(pipeline: Any) -> None:
         raise FailedPrecondition(
             f"Pipeline {name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"
         )
+    refuse_paused(pipeline)
 
 
 def _shape_faults(given: Any) -> list[FieldViolation]:
@@ -183,16 +186,12 @@ def _with_defaults(schemas: Mapping[str, Any], values: Mapping[str, Any]) -> Map
 
 
 async def admit_trigger(resources: Resources, old: Resource | None, new: Resource) -> Found:
-    """A schedule that fires, given here or in the pipeline's trigger map."""
+    """A schedule that fires, given here or in the pipeline's trigger map, of a pipeline that can run."""
     spec = new.spec
+    refuse_ended(old, new)
     found: list[FieldViolation] = []
-    if spec.HasField("start_timestamp") or spec.HasField("end_timestamp"):
-        found.append(FieldViolation("spec.start_timestamp", "backfill is not carried out by this release"))
     if not spec.pipeline.name:
         found.append(FieldViolation("spec.pipeline.name", "is required"))
-    ended = (trigger_run_pb2.TRIGGER_RUN_STATE_KILLED, trigger_run_pb2.TRIGGER_RUN_STATE_SUCCEEDED)
-    if old is not None and old.status.state in ended and spec.action != old.spec.action:
-        raise FailedPrecondition(f"TriggerRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
     project, pipeline_name = spec.pipeline.namespace or new.metadata.namespace, spec.pipeline.name
     pipeline = await resources.find(Key("Pipeline", project, pipeline_name))
     if old is None and pipeline is not None:
@@ -200,30 +199,31 @@ async def admit_trigger(resources: Resources, old: Resource | None, new: Resourc
         if len(f"{project}.{pipeline_name}.{new.metadata.name}") > LONGEST_TRIGGER_DAG:
             told = f"and its project's and pipeline's names have at most {LONGEST_TRIGGER_DAG - 2} characters together"
             found.append(FieldViolation("metadata.name", told, shown(new.metadata.name)))
-    if spec.trigger.WhichOneof("trigger_type") is not None:
-        found += trigger_faults(spec.trigger, "spec.trigger")
-        # What the pipeline asks for may change later: a pause or a kill is never refused for it.
-        if pipeline is not None and (old is None or old.spec.trigger != spec.trigger):
-            found += _entry_faults(pipeline, spec.trigger.parameters_map, "spec.trigger.parameters_map")
-        return found
-    if not spec.source_trigger_name:
-        return [
-            *found,
-            FieldViolation("spec.trigger", "give a trigger, or name one of the pipeline in source_trigger_name"),
-        ]
-    if pipeline is not None and spec.source_trigger_name not in pipeline.spec.manifest.trigger_map:
-        known = ", ".join(sorted(pipeline.spec.manifest.trigger_map)) or "none"
-        found.append(
-            FieldViolation(
-                "spec.source_trigger_name",
-                f"is no trigger of the pipeline (it has: {known})",
-                shown(spec.source_trigger_name),
-            )
-        )
-    elif pipeline is not None and old is None:
-        entries = pipeline.spec.manifest.trigger_map[spec.source_trigger_name].parameters_map
-        found += _entry_faults(pipeline, entries, f"trigger_map[{shown(spec.source_trigger_name)}].parameters_map")
+    schedule = schedule_of(new, pipeline)
+    found += await trigger_run_faults(resources, old, new, schedule)
+    if spec.trigger.WhichOneof("trigger_type") is None:
+        return [*found, *_source_faults(old, spec, pipeline)]
+    # What the pipeline asks for may change later: a pause or a kill is never refused for it.
+    repeats = spec.trigger.WhichOneof("trigger_type") == "batch_rerun"
+    if pipeline is not None and not repeats and (old is None or old.spec.trigger != spec.trigger):
+        found += _entry_faults(pipeline, spec.trigger.parameters_map, "spec.trigger.parameters_map")
     return found
+
+
+def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
+    """Return the faults of a trigger that names an entry of its pipeline's map."""
+    name = spec.source_trigger_name
+    if not name:
+        return [FieldViolation("spec.trigger", "give a trigger, or name one of the pipeline in source_trigger_name")]
+    if pipeline is None:
+        return []
+    known = pipeline.spec.manifest.trigger_map
+    if name not in known:
+        told = f"is no trigger of the pipeline (it has: {', '.join(sorted(known)) or 'none'})"
+        return [FieldViolation("spec.source_trigger_name", told, shown(name))]
+    return (
+        [] if old else _entry_faults(pipeline, known[name].parameters_map, f"trigger_map[{shown(name)}].parameters_map")
+    )
 
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {

@@ -149,6 +149,12 @@ class Airflow:
         query = {"state": ["queued", "running"], "order_by": "run_after"}
         return [_run(item) for item in await self._pages(f"/dags/{_quoted(dag_id)}/dagRuns", "dag_runs", query)]
 
+    async def newest_run(self, dag_id: str, state: str = "") -> tuple[DagRun | None, int]:
+        """Return the newest run of a DAG, of those in `state` if that is given, and how many there are."""
+        query: dict[str, Any] = {"order_by": "-run_after", "limit": 1, **({"state": [state]} if state else {})}
+        answer = await self._call("GET", f"/dags/{_quoted(dag_id)}/dagRuns", params=query)
+        return (_run(answer["dag_runs"][0]) if answer["dag_runs"] else None), int(answer["total_entries"])
+
     async def clear(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
         """Have one task of a run done again, with all that follows it in this run.
 

@@ -1,13 +1,9 @@
-"""Schedules of triggers: cron by cronsim, and intervals.  Manual runs are not its business; catch-up is off.
-
-croniter, which Airflow's own cron timetables use, fires fixed-time jobs twice in the autumn hour; cronsim once.
-"""
+"""Schedules of triggers in Airflow: what `api.instants` computes.  Manual runs are not its business."""
 
 from __future__ import annotations
 
 import datetime
 import zoneinfo
-from collections.abc import Iterator
 from typing import Any
 
 import pendulum
@@ -15,27 +11,44 @@ from airflow.exceptions import AirflowTimetableInvalid
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
 from cronsim import CronSim, CronSimError
 
-DAY_S = 86_400
+from api.instants import Missed, Schedule
 
 
 class TriggerTimetable(Timetable):
-    """Fires at each instant of `cron` in `timezone`, or every `interval_s` seconds counted from 1970."""
+    """Fires at each instant of `cron` in `timezone`, or every `interval_s` seconds counted from 1970.
+
+    missed: what becomes of instants at which Airflow did not run; with catch-up every instant is made, in order.
+    """
 
     description = "a TriggerRun's schedule"
 
-    def __init__(self, *, cron: str | None = None, interval_s: float | None = None, timezone: str = "UTC") -> None:
+    def __init__(
+        self,
+        *,
+        cron: str | None = None,
+        interval_s: float | None = None,
+        timezone: str = "UTC",
+        missed: str = "runOnce",
+    ) -> None:
         self._cron = cron
         self._interval_s = interval_s
         self._timezone = timezone
+        self._missed = missed
 
     @property
     def summary(self) -> str:
         """What Airflow's UI shows."""
-        return self._cron or f"every {self._interval_s:g} s"
+        zone = "" if self._timezone == "UTC" else f" {self._timezone}"
+        return f"{self._cron}{zone}" if self._cron else f"every {self._interval_s:g} s"
 
     def serialize(self) -> dict[str, Any]:
         """Return the arguments as JSON."""
-        return {"cron": self._cron, "interval_s": self._interval_s, "timezone": self._timezone}
+        return {
+            "cron": self._cron,
+            "interval_s": self._interval_s,
+            "timezone": self._timezone,
+            "missed": self._missed,
+        }
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> Timetable:
@@ -62,61 +75,31 @@ class TriggerTimetable(Timetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Return the next instant after the last run, or after now when more than one was missed.
+        """Return the next instant after the last run, or the one that is made up for after a time of no runs.
 
         Before the first run the start stands for the last one: Airflow asks at every parse, and an instant that has
-        just passed must stay due until the scheduler has made its run.
+        just passed must stay due until the scheduler has made its run.  The start moves on when a pause ends.
         """
-        now = pendulum.now("UTC")
-        last = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest
-        found = self.following(last or now)
-        later = self.following(found) if found else None
-        if found and later and later <= now:
-            found = self.following(now)
-        if found is None or (restriction.latest is not None and found > restriction.latest):
+        now = int(pendulum.now("UTC").timestamp())
+        known = [restriction.earliest] if restriction.earliest else []
+        if last_automated_data_interval:
+            known.append(last_automated_data_interval.end)
+        last = int(max(known).timestamp()) if known else now
+        if restriction.catchup:
+            found = self.schedule.following(last)
+        else:
+            found = Missed.parse(self._missed).due(self.schedule, last, now)
+        if found is None or (restriction.latest is not None and found > restriction.latest.timestamp()):
             return None
-        return DagRunInfo.exact(found)
+        return DagRunInfo.exact(pendulum.from_timestamp(found))
 
     def following(self, moment: pendulum.DateTime) -> pendulum.DateTime | None:
         """Return the first instant after `moment`, in UTC; None if there is none within 50 years."""
-        if self._interval_s is not None:
-            step = int(self._interval_s)
-            return pendulum.from_timestamp((int(moment.timestamp()) // step + 1) * step)
-        zone, second = zoneinfo.ZoneInfo(self._timezone), int(moment.timestamp())
-        found = self._fires(second, zone)
-        if found is None:
-            return None
-        for change in _offset_changes(zone, second, found):
-            # cronsim goes on by whole hours, and past what is due right behind a change of half an hour (Lord Howe).
-            for start in (change, change + -_local_minute(zone, change) % 60 * 60):
-                found = min(found, self._fires(start - 1, zone) or found)
-        return pendulum.from_timestamp(found)
+        found = self.schedule.following(int(moment.timestamp()))
+        return None if found is None else pendulum.from_timestamp(found)
 
-    def _fires(self, second: int, zone: zoneinfo.ZoneInfo) -> int | None:
-        # A plain datetime in the zone, not at its present offset: the offset changes on the way.
-        local = datetime.datetime.fromtimestamp(second, zone)
-        try:
-            # cronsim counts by the local clock: in the hour that comes twice it may first give a time that has passed.
-            return next(int(at.timestamp()) for at in CronSim(str(self._cron), local) if at.timestamp() > second)
-        except (CronSimError, StopIteration):
-            return None
-
-
-def _local_minute(zone: zoneinfo.ZoneInfo, second: int) -> int:
-    return datetime.datetime.fromtimestamp(second, zone).minute
-
-
-def _offset_changes(zone: zoneinfo.ZoneInfo, after: int, until: int) -> Iterator[int]:
-    """Yield the seconds in (after, until] from which on the zone has another offset."""
-
-    def offset(second: int) -> datetime.timedelta | None:
-        return datetime.datetime.fromtimestamp(second, zone).utcoffset()
-
-    for start in range(after, until, DAY_S):
-        low, high = start, min(start + DAY_S, until)
-        known = offset(low)
-        if offset(high) != known:
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if offset(middle) == known else (low, middle)
-            yield high
+    @property
+    def schedule(self) -> Schedule:
+        """The instants."""
+        interval_s = None if self._interval_s is None else int(self._interval_s)
+        return Schedule(self._cron, interval_s, self._timezone)

@@ -1,4 +1,4 @@
-"""What a deferred task waits on: a job's end, or a deployment's rollout.  Holds JSON only; never blocks the loop."""
+"""What a deferred task waits on: a job, a rollout, a trigger's next run.  Holds JSON only; never blocks the loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from operators.engines import engine
 
 ROLLOUT_LOOK_S = 0.5
+TURN_LOOK_S = 2.0
 
 
 class JobTrigger(BaseTrigger):
@@ -59,3 +60,40 @@ class RolloutTrigger(BaseTrigger):
                 yield TriggerEvent({"complete": done, "message": message})  # type: ignore[no-untyped-call]
                 return
             await asyncio.sleep(ROLLOUT_LOOK_S)
+
+
+class TurnTrigger(BaseTrigger):
+    """Fires when the next run of a TriggerRun may be created, or when there is nothing more to wait for."""
+
+    def __init__(self, *, namespace: str, name: str, uid: str, project: str, most: int, not_before: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.asked: dict[str, Any] = {
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
+            "project": project,
+            "most": most,
+            "not_before": not_before,
+        }
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        return "operators.triggers.TurnTrigger", dict(self.asked)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it is its turn.  An API server that is away is waited for."""
+        while True:
+            if await asyncio.to_thread(self._look):
+                yield TriggerEvent({"turn": True})  # type: ignore[no-untyped-call]
+                return
+            await asyncio.sleep(TURN_LOOK_S)
+
+    def _look(self) -> bool:
+        from api.errors import Unavailable
+        from operators.hooks.michelangelo import client, is_turn
+
+        try:
+            with client() as api:
+                return is_turn(api, **self.asked)
+        except Unavailable:
+            return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from airflow.sdk import BaseHook
@@ -53,3 +54,29 @@ def rollout(namespace: str, deployment: str, revision: str) -> tuple[bool | None
     if status.stage == deployment_pb2.DEPLOYMENT_STAGE_ROLLOUT_FAILED and status.candidate_revision.name == revision:
         return False, status.message
     return None, ""
+
+
+def is_turn(api: Client, *, namespace: str, name: str, uid: str, project: str, most: int, not_before: float) -> bool:
+    """Whether a TriggerRun may create its next run, or has been ended and asks for no more patience.
+
+    most: of its runs that have not ended, 0 for any number; not_before: Unix time.
+    """
+    from api.gen.michelangelo.api.v2 import trigger_run_pb2 as wire
+
+    trigger = api.find("TriggerRun", namespace, name)
+    if trigger is None or trigger.metadata.uid != uid or trigger.spec.kill:
+        return True
+    if trigger.spec.action in (wire.TRIGGER_RUN_ACTION_KILL, wire.TRIGGER_RUN_ACTION_PAUSE):
+        return bool(trigger.spec.action == wire.TRIGGER_RUN_ACTION_KILL)
+    return time.time() >= not_before and (not most or unfinished(api, project, uid, most) < most)
+
+
+def unfinished(api: Client, project: str, uid: str, most: int) -> int:
+    """Return how many runs of a TriggerRun have not ended, at most `most`."""
+    from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+
+    states = (wire.PIPELINE_RUN_STATE_INVALID, wire.PIPELINE_RUN_STATE_PENDING, wire.PIPELINE_RUN_STATE_RUNNING)
+    selector, found = f"michelangelo.airflow/trigger={uid}", 0
+    for state in states:
+        found += len(api.list("PipelineRun", project, selector=selector, equal={"state": int(state)}, limit=most))
+    return min(found, most)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api.gen.michelangelo.api.v2 import trigger_run_pb2
 from api.kinds import kinds
 from api.schedules import LONGEST_INTERVAL_S, MOST_ENTRIES
+from api.trigger_checks import PAUSED
+from api.trigger_dags import BACKFILL, MISSED
 from api.workflows import WORKFLOW_TYPE, spec_hash, typed
 from tests.api.running import Served
-from tests.api.workloads import SCHEMAS, built, pipeline, refused, trigger
+from tests.api.workloads import ERROR, READY, SCHEMAS, built, pipeline, refused, run, trigger
 
 MAP = "spec.manifest.trigger_map"
 
@@ -101,16 +105,142 @@ def test_a_trigger_names_what_it_starts_and_when(served: Served, project: str) -
     assert refused(served, new).paths == ["spec.source_trigger_name"]
 
 
-@pytest.mark.parametrize(("start", "end"), [(1, 2), (2, 1), (0, 2**33), (1, None)])
-def test_a_backfill_is_refused_by_name(served: Served, project: str, start: int, end: int | None) -> None:
+def backfill(project: str, cron: str, start: str, end: str | None, entries: int = 1) -> Any:
+    new = trigger(project, cron)
+    new.spec.start_timestamp.FromJsonString(start)
+    if end is not None:
+        new.spec.end_timestamp.FromJsonString(end)
+    for number in range(entries if entries > 1 else 0):
+        new.spec.trigger.parameters_map[f"entry-{number}"].SetInParent()
+    return new
+
+
+@pytest.mark.parametrize(
+    ("cron", "start", "end", "entries", "reason", "told"),
+    [
+        ("0 3 * * *", "2025-03-02T00:00:00Z", "2025-03-01T00:00:00Z", 1, "BAD_RANGE", "before the start"),
+        ("0 3 * * *", "2025-03-02T00:00:00Z", None, 1, "BAD_RANGE", "required"),
+        ("0 3 * * *", "2025-03-02T04:00:00Z", "2025-03-02T05:00:00Z", 1, "NO_INSTANT", "no instant"),
+        ("0 3 * * *", "1925-01-01T00:00:00Z", "2025-01-01T00:00:00Z", 1, "TOO_MANY_RUNS", "36,5"),
+        ("* * * * *", "1925-01-01T00:00:00Z", "2025-01-01T00:00:00Z", 1, "TOO_MANY_RUNS", "52,59"),
+        ("0 * * * *", "2024-01-01T00:00:00Z", "2024-12-31T23:00:00Z", 2, "TOO_MANY_RUNS", "17,568 runs"),
+    ],
+)
+def test_a_backfill_that_cannot_be_is_refused_with_the_count(
+    served: Served, project: str, cron: str, start: str, end: str | None, entries: int, reason: str, told: str
+) -> None:
+    served.create(pipeline(project))
+    refusal = refused(served, backfill(project, cron, start, end, entries))
+    assert (refusal.reason, refusal.paths) == (reason, ["spec.end_timestamp"])
+    assert told in refusal.message
+
+
+def test_a_backfill_of_what_is_still_to_come_is_refused(served: Served, project: str) -> None:
+    served.create(pipeline(project))
+    refusal = refused(
+        served,
+        backfill(project, "0 3 * * *", "2025-01-01T00:00:00Z", "2045-01-01T00:00:00Z"),
+        "FAILED_PRECONDITION",
+    )
+    assert refusal.reason == "BACKFILL_IN_FUTURE"
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        ("Europe/Berln", "did you mean 'Europe/Berlin'?"),
+        ("Mars/X", "write one such as Europe/Berlin"),
+        ("CET+1", "did you mean 'CET'?"),
+        ("europe/berlin", "did you mean 'Europe/Berlin'?"),
+        ("../../etc/passwd", "is no IANA time zone"),
+        ("Z" * 200, "is no IANA time zone"),
+    ],
+)
+def test_a_zone_that_does_not_exist_is_refused_with_the_nearest_one(
+    served: Served, project: str, zone: str, told: str
+) -> None:
+    served.create(pipeline(project))
+    refusal = refused(served, trigger(project, f"CRON_TZ={zone} 0 3 * * *"))
+    assert (refusal.reason, refusal.paths) == ("BAD_TIME_ZONE", ["spec.trigger.cron_schedule.cron"])
+    assert told in refusal.message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "CRON_TZ= ", "TZ= ", "CRON_TZ=Europe/Berlin ", "TZ=UTC ", " CRON_TZ=Etc/GMT-1  "]
+)
+def test_a_zone_stands_before_the_fields_and_none_is_utc(served: Served, project: str, prefix: str) -> None:
+    served.create(pipeline(project))
+    made = served.create(trigger(project, f"{prefix}0 3 * * *"))
+    assert made.spec.trigger.cron_schedule.cron == f"{prefix}0 3 * * *"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        (MISSED, "later", "BAD_MISSED_POLICY"),
+        (MISSED, "runAll", "BAD_MISSED_POLICY"),
+        (MISSED, "runAll(0)", "BAD_MISSED_POLICY"),
+        (BACKFILL, "some", "BAD_BACKFILL"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(
+    served: Served, project: str, annotation: str, value: str, reason: str
+) -> None:
     served.create(pipeline(project))
     new = trigger(project)
-    new.spec.start_timestamp.seconds = start
-    if end is not None:
-        new.spec.end_timestamp.seconds = end
+    new.metadata.annotations[annotation] = value
     refusal = refused(served, new)
-    assert refusal.paths == ["spec.start_timestamp"]
-    assert "backfill" in refusal.message
+    assert (refusal.reason, refusal.paths) == (reason, [f"metadata.annotations[{annotation}]"])
+
+
+def test_a_batch_of_fewer_than_no_runs_is_refused(served: Served, project: str) -> None:
+    served.create(pipeline(project))
+    new = trigger(project)
+    new.spec.trigger.batch_policy.batch_size = -1
+    new.spec.trigger.batch_policy.wait.seconds = 8 * 86_400
+    paths = ["spec.trigger.batch_policy.batch_size", "spec.trigger.batch_policy.wait"]
+    assert sorted(refused(served, new).paths) == paths
+
+
+def test_runs_that_cannot_be_repeated_are_refused(served: Served, project: str) -> None:
+    served.create(pipeline(project))
+    path = "spec.trigger.batch_rerun.pipeline_runs"
+    new = kinds()["TriggerRun"].new(project, "again")
+    new.spec.pipeline.name = "train"
+    new.spec.trigger.batch_rerun.SetInParent()
+    assert refused(served, new).paths == [path]
+    new.spec.trigger.batch_rerun.pipeline_runs.add(name="none")
+    refusal = refused(served, new)
+    assert (refusal.reason, refusal.paths) == ("UNKNOWN_REFERENCE", [f"{path}[0]"])
+    going = served.create(run(project))
+    new.spec.trigger.batch_rerun.pipeline_runs[0].name = going.metadata.name
+    assert refused(served, new, "FAILED_PRECONDITION").reason == "RUN_NOT_ENDED"
+    going.status.end_time.seconds = 1
+    served.run(served.resources.update_status(going))
+    new.spec.trigger.batch_rerun.pipeline_runs.add(name=going.metadata.name)
+    assert "twice" in refused(served, new).message
+    del new.spec.trigger.batch_rerun.pipeline_runs[1]
+    served.create(pipeline(project, "other"))
+    new.spec.pipeline.name = "other"
+    assert "not of the trigger's" in refused(served, new).message
+    new.spec.pipeline.name = "train"
+    served.create(new)
+
+
+@pytest.mark.parametrize("state", ["paused", "error", "deleted"])
+def test_a_pipeline_that_cannot_run_gets_no_trigger(served: Served, project: str, state: str) -> None:
+    made = built(served, project, ERROR if state == "error" else READY)
+    if state == "paused":
+        made.metadata.annotations[PAUSED] = "true"
+        served.update(made)
+    elif state == "deleted":
+        made.metadata.finalizers.append("example.com/holds")
+        served.update(made)
+        served.delete("Pipeline", project, "train")
+    new = trigger(project)
+    new.spec.trigger.parameters_map["x"].kw_args.update({"rows": 3, "rate": 0.5, "label": "x"})
+    reasons = {"paused": "PIPELINE_PAUSED", "error": "PIPELINE_ERROR", "deleted": "PIPELINE_DELETED"}
+    assert refused(served, new, "FAILED_PRECONDITION").reason == reasons[state]
 
 
 @pytest.mark.parametrize("action", ["PAUSE", "RESUME", "KILL"])

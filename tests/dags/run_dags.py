@@ -1,6 +1,6 @@
 """Runs DAGs of a folder in an Airflow with a database, one after another, and prints how their tasks ended.
 
-python run_dags.py <folder> '[{"dag_id": ..., "conf": {...}, "manual": true}, ...]'
+python run_dags.py <folder> '[{"dag_id": ..., "conf": {...}, "manual": true, "at": ...}, ...]'
 """
 
 import json
@@ -14,7 +14,7 @@ from airflow.utils.session import create_session
 
 
 def ended(dag: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    moment = None if asked.get("manual") else parse("2026-03-10T03:00:00Z")
+    moment = None if asked.get("manual") else parse(asked.get("at", "2026-03-10T03:00:00Z"))
     run = dag.test(logical_date=moment, run_conf=asked.get("conf") or {})
     tasks = [
         {"task_id": ti.task_id, "map_index": ti.map_index, "state": ti.state, "try_number": ti.try_number}

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from api.gen.michelangelo.api.v2 import trigger_run_pb2
+from api.kinds import kinds
 from api.server import grpc_server
 from api.store.base import Query
 from tests.api.controllers.conftest import World
 from tests.dags.conftest import airflow_environ, written
-from tests.dags.manifests import pipeline, step, trigger
+from tests.dags.manifests import pipeline, step
 
 NASTY = "{{ 7*7 }} $(id) {% x\n\u2028\"'\\"
 OUTPUTS = {
@@ -37,7 +39,8 @@ ASKED = [
     {"dag_id": "flights.late", "conf": {**CONF, "ma": {"owner_uid": "1234", "pipeline_run": "late-1"}}},
     {"dag_id": "flights.bad", "manual": True},
     {"dag_id": "flights.graph", "manual": True},
-    {"dag_id": "flights.train.nightly"},
+    # No task is for a time before its trigger was activated.
+    {"dag_id": "flights.train.nightly", "at": "2100-03-10T03:00:00Z"},
     {"dag_id": "flights.train.nightly", "manual": True},
 ]
 
@@ -57,12 +60,6 @@ def run_all(home: Path, api_port: int) -> list[Any]:
         pipeline("late", template="train_and_deploy", params={"module": NASTY}),
         pipeline("bad", params={"seed": 666}),
         pipeline("graph", template="steps", steps=graph()),
-        trigger(
-            "nightly",
-            pipeline="train",
-            start="2026-03-01T00:00:00Z",
-            parameters={"{{ 7*7 }}": {"kw_args": {"rows": 3}}, "eu": {}},
-        ),
     )
     environ = airflow_environ(
         home,
@@ -85,6 +82,18 @@ def run_all(home: Path, api_port: int) -> list[Any]:
     return ended
 
 
+async def nightly(world: World) -> None:
+    """Activate a trigger of two entries, one of them with a name that a template would change."""
+    new = kinds()["TriggerRun"].new("flights", "nightly")
+    new.spec.pipeline.name = "train"
+    new.spec.trigger.cron_schedule.cron = "0 3 * * *"
+    new.spec.trigger.parameters_map["{{ 7*7 }}"].kw_args.update({"rows": 3})
+    new.spec.trigger.parameters_map["eu"].SetInParent()
+    await world.resources.create(new)
+    running = trigger_run_pb2.TRIGGER_RUN_STATE_RUNNING
+    await world.until("TriggerRun", "nightly", lambda found: found.status.state == running)
+
+
 def graph() -> list[dict[str, Any]]:
     last = step("register-it", model_uri="${steps.make-features.outputs.features_uri}", report=NASTY)
     return [last, step("make-features", "materialize_features", module=NASTY)]
@@ -99,6 +108,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Any:
         world.start()
         async with grpc_server(world.resources, 0) as port:
             await world.ready()
+            await nightly(world)
             runs = await asyncio.to_thread(run_all, home, port)
             page = await world.resources.list("PipelineRun", Query(namespace="flights"))
         await world.stop()
@@ -194,5 +204,5 @@ def test_a_trigger_creates_a_run_for_each_entry_also_when_a_person_starts_it(end
     created = ended["created"]
     entries = sorted(run.metadata.labels["pipelinerun.michelangelo/parameter-id"] for run in created)
     assert entries == ["eu", "eu", "{{ 7*7 }}", "{{ 7*7 }}"]
-    scheduled = [run for run in created if "-20260310-030000-" in run.metadata.name]
+    scheduled = [run for run in created if "-21000310-030000-" in run.metadata.name]
     assert len(scheduled) == 2

@@ -151,10 +151,47 @@ def test_a_run_that_was_missed_is_made_late() -> None:
     assert due(daily, pendulum.datetime(2026, 3, 9, 3)) == pendulum.datetime(2026, 3, 10, 3)
 
 
-def test_runs_that_were_missed_are_not_made_up() -> None:
+LAST_WEEK = pendulum.datetime(2026, 3, 1, 3)
+
+
+def test_of_the_runs_that_were_missed_the_last_one_is_made() -> None:
     daily = TriggerTimetable(cron="0 3 * * *")
-    assert due(daily, pendulum.datetime(2026, 3, 1, 3)) == pendulum.datetime(2026, 3, 11, 3)
-    assert due(daily, earliest=pendulum.datetime(2020, 1, 1)) == pendulum.datetime(2026, 3, 11, 3)
+    assert due(daily, LAST_WEEK) == pendulum.datetime(2026, 3, 10, 3)
+    assert due(daily, earliest=pendulum.datetime(2020, 1, 1)) == pendulum.datetime(2026, 3, 10, 3)
+
+
+def test_runs_that_were_missed_are_left_out_if_that_is_the_policy() -> None:
+    daily = TriggerTimetable(cron="0 3 * * *", missed="skip")
+    assert due(daily, LAST_WEEK) == pendulum.datetime(2026, 3, 11, 3)
+    just_now = TriggerTimetable(cron="58 11 * * *", missed="skip")
+    assert due(just_now, LAST_WEEK) == pendulum.datetime(2026, 3, 10, 11, 58)
+
+
+def test_runs_that_were_missed_are_made_up_one_after_another_but_not_all_of_them() -> None:
+    daily = TriggerTimetable(cron="0 3 * * *", missed="runAll(3)")
+    assert due(daily, LAST_WEEK) == pendulum.datetime(2026, 3, 8, 3)
+    assert due(daily, pendulum.datetime(2026, 3, 8, 3)) == pendulum.datetime(2026, 3, 9, 3)
+    assert due(daily, pendulum.datetime(2026, 3, 10, 3)) == pendulum.datetime(2026, 3, 11, 3)
+
+
+def test_a_start_that_moved_on_leaves_out_what_came_before_it() -> None:
+    hourly = TriggerTimetable(cron="0 * * * *", missed="runAll(100)")
+    resumed = NOW.subtract(minutes=10)
+    assert due(hourly, LAST_WEEK, earliest=resumed) == pendulum.datetime(2026, 3, 10, 12)
+    assert due(hourly, LAST_WEEK, earliest=NOW) == pendulum.datetime(2026, 3, 10, 13)
+
+
+def test_a_backfill_makes_every_instant_in_order() -> None:
+    daily = TriggerTimetable(cron="0 3 * * *", timezone=BERLIN)
+    bounds = TimeRestriction(pendulum.datetime(2026, 3, 1, 1, 59, 59), pendulum.datetime(2026, 3, 3, 2), True)
+    made: list[Any] = []
+    while True:
+        last = DataInterval.exact(made[-1]) if made else None
+        info = daily.next_dagrun_info(last_automated_data_interval=last, restriction=bounds)
+        if info is None:
+            break
+        made.append(info.run_after)
+    assert made == [pendulum.datetime(2026, 3, day, 2) for day in (1, 2, 3)]
 
 
 def test_the_next_run_follows_the_last() -> None:
@@ -187,4 +224,5 @@ def test_a_timetable_goes_through_the_database(timetable: TriggerTimetable) -> N
 
 def test_the_summary_is_what_a_person_wrote() -> None:
     assert TriggerTimetable(cron="0 3 * * *").summary == "0 3 * * *"
+    assert TriggerTimetable(cron="0 3 * * *", timezone=BERLIN).summary == "0 3 * * * Europe/Berlin"
     assert TriggerTimetable(interval_s=90.0).summary == "every 90 s"

@@ -115,12 +115,3 @@ async def test_a_bad_schedule_is_refused_with_its_field(world: Any) -> None:
     with pytest.raises(InvalidArgument) as refused:
         await world.resources.create(trigger("61 * * * *"))
     assert refused.value.violations[0].field == "spec.trigger.cron_schedule.cron"
-
-
-async def test_backfill_is_refused_by_name(world: Any) -> None:
-    await world.ready()
-    new = trigger()
-    new.spec.start_timestamp.seconds = 1
-    new.spec.end_timestamp.seconds = 2
-    with pytest.raises(InvalidArgument, match="backfill"):
-        await world.resources.create(new)

@@ -289,6 +289,8 @@ class FakeAirflow(Again):
         states = request.query_params.getlist("state")
         found = [run for run in self.runs.values() if wanted in ("~", run.dag_id) and run.updated >= start]
         found = [run for run in found if not states or run.state in states]
+        if request.query_params.get("order_by") == "-run_after":
+            found.sort(key=lambda run: run.due, reverse=True)
         return page(request, "dag_runs", [run_json(run) for run in found])
 
     def _post_run(self, request: Request, body: Any) -> dict[str, Any]:

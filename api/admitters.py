@@ -10,6 +10,7 @@ from api.errors import FailedPrecondition, FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
+from api.notifications.receivers import admit_notifications
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned
 from api.schedules import MOST_ENTRIES, trigger_faults
@@ -228,7 +229,7 @@ def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Revision": (admit_revision,),
-    "Pipeline": (admit_pipeline,),
-    "PipelineRun": (admit_run,),
-    "TriggerRun": (admit_trigger,),
+    "Pipeline": (admit_pipeline, admit_notifications),
+    "PipelineRun": (admit_run, admit_notifications),
+    "TriggerRun": (admit_trigger, admit_notifications),
 }

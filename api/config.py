@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from api.limits import LimitsConfig
 from api.limits import read as read_limits
+from api.notify_settings import NotifySettings
+from api.notify_settings import read as read_notify
 
 if TYPE_CHECKING:
     import ssl
@@ -112,6 +114,7 @@ class Config:
     blobs: str = field(default="", repr=False)
     audit_anchor: Path | None = None
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
     @property
     def blobs_url(self) -> str:
@@ -236,6 +239,7 @@ class Config:
             "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
             **self._auth_environ(),
             **self.limits.environ(),
+            **self.notify.environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
 
@@ -313,6 +317,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         blobs=environ.get("MA_BLOBS", ""),
         audit_anchor=Path(anchor).absolute() if (anchor := environ.get("MA_AUDIT_ANCHOR", "")) else None,
         limits=read_limits(environ, faults),
+        notify=read_notify(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

@@ -25,6 +25,8 @@ KNOWN = frozenset(
         "trigger.after_post",
         "status.before_write",
         "finalizer.before_removal",
+        "notify.before_send",
+        "notify.after_send",
     }
 )
 RULE = re.compile(

@@ -37,7 +37,7 @@ WRITERS: Mapping[str, int] = {
     **dict.fromkeys(("Pipeline", "PipelineRun", "TriggerRun"), EDITOR),
     **dict.fromkeys(("Cluster", "Deployment", "InferenceServer"), OPERATOR),
     **dict.fromkeys(("RayCluster", "RayJob", "SparkJob"), OPERATOR),
-    **dict.fromkeys(("Hook", "Project", "RoleBinding"), ADMIN),
+    **dict.fromkeys(("Hook", "Notice", "Project", "RoleBinding"), ADMIN),
 }
 # Kill: stop a run or end a trigger; Unmask: see `sensitive` fields; Finalize: take away another's finalizer.
 OTHERS: Mapping[str, int] = {"Kill": OPERATOR, "Approve": APPROVER, "Unmask": ADMIN, "Finalize": ADMIN}

@@ -21,6 +21,7 @@ from api.controllers.adoption import Adopter
 from api.controllers.collector import Collector
 from api.controllers.deployment import DeploymentController, InferenceServerController
 from api.controllers.leadership import Leadership
+from api.controllers.notice import NoticeController
 from api.controllers.pipeline import PipelineController
 from api.controllers.pipeline_run import PipelineRunController
 from api.controllers.platform import Platform
@@ -32,6 +33,8 @@ from api.external import External
 from api.hooks import installed
 from api.hooks_after import AfterHooks
 from api.manifests import Manifests
+from api.notifications.herald import Herald
+from api.notifications.keeping import Keeping
 from api.resources import Resources
 from api.store.base import Key, Store
 
@@ -71,7 +74,10 @@ class ControlPlane:
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
         sweeper = Sweeper(leadership.resources, self._blobs)
-        return Term(controllers_of(platform, runs), (self._adopter.resync, after_hooks.run, sweeper.run, runs.dags.run))
+        herald = Herald(leadership.resources, {self._config.airflow_url: self._config.notify.link_url})
+        keeping = Keeping(leadership.resources)
+        background = (self._adopter.resync, after_hooks.run, sweeper.run, runs.dags.run, herald.run, keeping.run)
+        return Term(controllers_of(platform, runs), background)
 
     @property
     def running(self) -> bool:
@@ -119,5 +125,6 @@ def controllers_of(platform: Platform, runs: PipelineRunController) -> Sequence[
         InferenceServerController(platform),
         RevisionController(platform),
         ModelController(platform),
+        NoticeController(platform),
         Collector(platform),
     )

@@ -16,7 +16,7 @@ from tests.robustness.results import told
 
 SHORT = ("store.after_commit", "trigger.after_post")
 LIVES = 5
-POINTS = sorted(failpoints.KNOWN - {"finalizer.before_removal"})
+POINTS = sorted(failpoints.KNOWN - {"finalizer.before_removal", "notify.before_send", "notify.after_send"})
 
 
 def until_begun(airflow: FakeAirflow, uid: str, server: KilledServer, name: str) -> None:

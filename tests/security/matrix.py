@@ -20,7 +20,7 @@ EDITED = [
     "TriggerRun",
 ]
 OPERATED = ["Deployment", "InferenceServer", "RayCluster", "RayJob", "SparkJob"]
-ADMINISTERED = ["Project", "RoleBinding"]
+ADMINISTERED = ["Notice", "Project", "RoleBinding"]
 # Deleting what has not ended stops it.
 STOPPED_BY_DELETION = ["PipelineRun", "TriggerRun"]
 

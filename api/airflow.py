@@ -216,14 +216,24 @@ class Airflow:
         except NotFound:
             return None
 
-    async def task_log(self, dag_id: str, run_id: str, task: Task) -> str:
-        """Return the log of a task's latest try as text."""
+    async def log_records(self, dag_id: str, run_id: str, task: Task) -> list[Mapping[str, Any]]:
+        """Return the log of a task's latest try: `event`, `level`, and `error_detail` where it tells an exception."""
         path = (
             f"/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/taskInstances/{_quoted(task.task_id)}"
             f"/logs/{max(task.try_number, 1)}"
         )
         answer = await self._call("GET", path, params={"full_content": "true", "map_index": task.map_index})
-        return "\n".join(_log_line(line) for line in answer.get("content", []))
+        return [line if isinstance(line, dict) else {"event": line} for line in answer.get("content", [])]
+
+    async def events(self, dag_id: str, run_id: str, task: Task) -> list[Mapping[str, Any]]:
+        """Return what Airflow noted of a task beside its state: {"event", "extra"}, the latest first."""
+        query = {"dag_id": dag_id, "run_id": run_id, "task_id": task.task_id, "order_by": "-event_log_id", "limit": 20}
+        found = (await self._call("GET", "/eventLogs", params=query))["event_logs"]
+        return [{"event": one.get("event"), "extra": one.get("extra")} for one in found]
+
+    async def task_log(self, dag_id: str, run_id: str, task: Task) -> str:
+        """Return the log of a task's latest try as text."""
+        return "\n".join(_log_line(line) for line in await self.log_records(dag_id, run_id, task))
 
     async def _pages(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
         found: list[Any] = []
@@ -338,8 +348,8 @@ def _task(found: Mapping[str, Any]) -> Task:
     )
 
 
-def _log_line(line: Any) -> str:
-    if isinstance(line, str):
-        return line
+def _log_line(line: Mapping[str, Any]) -> str:
+    if line.keys() == {"event"}:
+        return str(line["event"])
     stamp = str(line.get("timestamp") or "")[:19]
     return f"{stamp} {line.get('level', '')} {line.get('event', '')}".strip()

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 BEGAN = "began.json"
 CURVE = "curve.json"
 ENDED = "ended.json"
-STACKS = "stacks"
 RESULT = "result.json"
 EXCEPTION = "exception.json"
 LOG = "log"
+ENVIRONMENTS = ".environments"
 
 MOST_LINES = 20
 LONGEST_LINE = 200
 MOST_POINTS = 40
-MOST_FRAMES = 12
 READ_BYTES = 64 * 1024
-STACK_LINE = re.compile(r'  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)')
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def read(folder: Path) -> dict[str, Any]:
         "peak_mib": (_json(folder / CURVE) or {}).get("peak_mib"),
         "ended": ended,
         "exception": error.get("exception") or _json(folder / EXCEPTION),
-        "stack": _stack(folder / STACKS),
+        "stack": (ended or {}).pop("stack", None),
         "log": last_lines(_tail(folder / LOG)),
         "message": error.get("message"),
         "kind": error.get("kind"),
@@ -73,21 +70,6 @@ def _tail(path: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _stack(path: Path) -> list[dict[str, Any]]:
-    """Return the frames of the thread that worked, as the interpreter wrote them when a signal came."""
-    text = _tail(path)
-    _, found, current = text.rpartition("Current thread ")
-    if not found:
-        _, _, current = text.rpartition("Stack (most recent call first)")
-    frames: list[dict[str, Any]] = []
-    for line in current.splitlines()[1:]:
-        match = STACK_LINE.match(line)
-        if match is None:
-            break
-        frames.append({"file": match["file"], "line": int(match["line"]), "function": match["function"]})
-    return frames[:MOST_FRAMES]
 
 
 def _json(path: Path) -> Any | None:

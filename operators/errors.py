@@ -5,3 +5,11 @@ from __future__ import annotations
 
 class UserError(Exception):
     """The inputs cannot work: trying again gives the same.  The message says what, which and what to do."""
+
+
+class DataError(UserError):
+    """The rows or columns that were given cannot work, whatever the code does with them."""
+
+
+class InputGone(UserError):
+    """What an earlier step or run should have left is not there."""

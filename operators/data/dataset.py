@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from operators.data.layout import path_of
-from operators.errors import UserError
+from operators.errors import InputGone
 from operators.features.graph import Input
 
 PARTS = ("train", "validate", "test")
@@ -48,7 +48,7 @@ def describe(uri: str) -> Description:
     """Return the description of the dataset at `uri`.  Raises UserError if there is none."""
     path = path_of(uri) / DESCRIPTION
     if not path.is_file():
-        raise UserError(f"{uri!r} holds no dataset: it has no {DESCRIPTION}")
+        raise InputGone(f"{uri!r} holds no dataset: it has no {DESCRIPTION}")
     read = json.loads(path.read_text())
     return Description(**{**read, "inputs": [Input(**item) for item in read["inputs"]]})
 

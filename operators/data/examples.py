@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from operators.errors import UserError
+from operators.errors import DataError, UserError
 
 EVENT_TIMESTAMP = "event_timestamp"
 
@@ -45,15 +45,15 @@ def examples_of(module: str) -> Examples:
         raise UserError(f"{module}.examples() returned {type(found).__name__}, not operators.data.examples.Examples")
     absent = [name for name in (EVENT_TIMESTAMP, found.label, *found.keys) if name not in found.frame]
     if absent:
-        raise UserError(f"{module}.examples() has no column {', '.join(absent)}")
+        raise DataError(f"{module}.examples() has no column {', '.join(absent)}")
     if getattr(found.frame[EVENT_TIMESTAMP].dtype, "tz", None) is None:
-        raise UserError(f"{module}.examples(): {EVENT_TIMESTAMP} has no time zone; use UTC")
+        raise DataError(f"{module}.examples(): {EVENT_TIMESTAMP} has no time zone; use UTC")
     if found.frame[EVENT_TIMESTAMP].isna().any():
-        raise UserError(f"{module}.examples(): {EVENT_TIMESTAMP} is missing in some rows")
+        raise DataError(f"{module}.examples(): {EVENT_TIMESTAMP} is missing in some rows")
     values = set(found.frame[found.label].unique())
     if not values <= {0, 1}:
         shown = ", ".join(repr(value) for value in sorted(values, key=str)[:5])
-        raise UserError(f"{module}.examples(): label {found.label!r} must be 0 or 1 in every row, found {shown}")
+        raise DataError(f"{module}.examples(): label {found.label!r} must be 0 or 1 in every row, found {shown}")
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from api.config import load
-from operators.errors import UserError
+from operators.errors import InputGone, UserError
 
 
 def folder_of(run: Mapping[str, str], name: str) -> Path:
@@ -33,7 +33,7 @@ def path_of(uri: str) -> Path:
     if "://" in str(path) or not path.is_absolute():
         raise UserError(f"{uri!r} is not a file:// URI of this machine")
     if not path.exists():
-        raise UserError(f"{uri!r} does not exist: was its run deleted?")
+        raise InputGone(f"{uri!r} does not exist: was its run deleted?")
     return path
 
 

@@ -25,7 +25,6 @@ from typing import Any
 from api import evidence as left
 from operators.jobs import code_kept, traces, vitals
 
-ENVIRONMENTS = ".environments"
 SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
 SHORTEST_SECRET = 6
 
@@ -37,7 +36,7 @@ def began(folder: Path, *, job: str = "", root: str = "", memory_mib: int = 0, t
     found = {
         "job": job,
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "environment": environment(folder.parent / ENVIRONMENTS),
+        "environment": environment(folder.parent / left.ENVIRONMENTS),
         "code": _code(root, folder.parent / code_kept.FOLDER),
         "memory": vitals.memory_limit(memory_mib),
         "oom_kills": vitals.oom_kills(),

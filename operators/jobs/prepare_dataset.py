@@ -11,7 +11,7 @@ from api.config import load
 from operators.data import dataset
 from operators.data.examples import EVENT_TIMESTAMP, Examples, dtype_of, examples_of
 from operators.data.layout import folder_of, written
-from operators.errors import UserError
+from operators.errors import DataError, UserError
 from operators.features.graph import Input
 from operators.jobs.materialize_features import definitions
 
@@ -84,9 +84,9 @@ def join(args: Mapping[str, Any], frame: pd.DataFrame) -> tuple[pd.DataFrame, li
 def _refuse_useless(parts: Mapping[str, pd.DataFrame], label: str) -> None:
     for name, frame in parts.items():
         if frame.empty:
-            raise UserError(f"the {name} part has no rows: look at train_until, validate_until and sample_fraction")
+            raise DataError(f"the {name} part has no rows: look at train_until, validate_until and sample_fraction")
         if frame[label].nunique() < 2:
-            raise UserError(
+            raise DataError(
                 f"every row of the {name} part has {label} = {frame[label].iloc[0]}: there is nothing to learn"
             )
 

@@ -41,7 +41,7 @@ def supervised(folder: Path, spec: Mapping[str, Any], work: Callable[[], int]) -
     if child == 0:
         _die_with(above)
         with contextlib.suppress(OSError):
-            traces.stacks_to(folder / left.STACKS)
+            traces.stacks_to(folder / traces.STACKS)
         return work()
     watch = _Watch(child, folder, timeout_s, memory_mib)
     root = str(spec["args"].get("run", {}).get("root_dir") or "")
@@ -51,7 +51,8 @@ def supervised(folder: Path, spec: Mapping[str, Any], work: Callable[[], int]) -
     status = watch.until_ended()
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + number if number else os.WEXITSTATUS(status)
-    evidence.ended(folder, begin, code=code, number=number, peak_mib=watch.curve.peak_mib, **watch.told)
+    stack = traces.stack_in(folder / traces.STACKS, root)
+    evidence.ended(folder, begin, code=code, number=number, peak_mib=watch.curve.peak_mib, stack=stack, **watch.told)
     os._exit(code)
 
 
@@ -72,6 +73,7 @@ class _Watch:
         self._memory_mib = memory_mib
         self._descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
         self.curve = vitals.Curve(pid, folder / left.CURVE)
+        self.curve.look()
         self.told: dict[str, Any] = {}
         signal.signal(signal.SIGTERM, self._asked)
 
@@ -81,7 +83,6 @@ class _Watch:
 
     def until_ended(self) -> int:
         """Look until the child is gone; return its status as `wait` gives it."""
-        self.curve.look()
         while not self._gone(min(self.curve.period_s, max(self._deadline - time.monotonic(), 0))):
             used = self.curve.look()
             if self._memory_mib and used > self._memory_mib:
@@ -104,7 +105,7 @@ class _Watch:
     def _reaped(self) -> int:
         _, status, usage = os.wait4(self._pid, 0)
         largest = usage.ru_maxrss / 1024 if sys.platform == "linux" else usage.ru_maxrss / vitals.MIB
-        self.curve.peak_mib = max(self.curve.peak_mib, largest)
+        self.curve.end(largest, usage.ru_utime + usage.ru_stime)
         self.told["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 2)
         return status
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+STACKS = "stacks"
+STACK_BEGINS = "(most recent call first)"
+STACK_LINE = re.compile(r'  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)')
 MOST_LINKS = 5
 MOST_FRAMES = 12
 LONGEST_MESSAGE = 1000
@@ -45,7 +49,8 @@ def described(error: BaseException, root: str = "") -> dict[str, Any]:
 def is_users(file: str, root: str = "") -> bool:
     """Whether a file is the user's own: below `root`, or neither installed nor the platform's."""
     path = os.path.realpath(file)
-    if file.startswith("<") or "site-packages" in path or path.startswith((*OURS, *INSTALLED)):
+    # Compiled code names its source by a relative path.
+    if not os.path.isabs(file) or "site-packages" in path or path.startswith((*OURS, *INSTALLED)):
         return False
     return not root or path.startswith(os.path.realpath(root) + os.sep) or not path.startswith(str(PLATFORM) + os.sep)
 
@@ -110,6 +115,23 @@ def _around(place: Mapping[str, Any]) -> list[str]:
     first = max(1, place["line"] - AROUND)
     lines = linecache.getlines(place["file"])[first - 1 : place["line"] + AROUND]
     return [f"{number:>4} {line.rstrip()[:120]}" for number, line in enumerate(lines, first)]
+
+
+def stack_in(path: Path, root: str = "") -> list[dict[str, Any]]:
+    """Return the frames that `stacks_to` left, innermost first; `users`: whether a line is the user's own."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return []
+    frames: list[dict[str, Any]] = []
+    for line in text.rpartition(STACK_BEGINS)[2].splitlines()[1:]:
+        match = STACK_LINE.match(line)
+        if match is None:
+            break
+        number = int(match["line"])
+        text = linecache.getline(match["file"], number).strip()
+        frames.append({"file": match["file"], "line": number, "function": match["function"], "text": text})
+    return [{**frame, "users": is_users(frame["file"], root)} for frame in frames[:MOST_FRAMES]]
 
 
 def stacks_to(path: Path) -> None:

@@ -65,6 +65,13 @@ class Curve:
             self._write()
         return resident
 
+    def end(self, peak_mib: float, cpu_s: float) -> None:
+        """Add what the kernel says of a process that has ended: a short one was gone before anybody looked."""
+        self.peak_mib = max(self.peak_mib, peak_mib)
+        if not self._points:
+            self._points.append((time.monotonic() - self._began, peak_mib, cpu_s))
+        self._write()
+
     def _thin(self) -> None:
         if len(self._points) > MOST_POINTS:
             self._points[:-FINE_POINTS] = self._points[:-FINE_POINTS:2]

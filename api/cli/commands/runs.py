@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from api.cli.commands.explain import explain, replay
+
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0 is for ever.")]
 
@@ -16,7 +18,7 @@ def register(app: typer.Typer) -> None:
     pipeline.command("run")(run)
     app.add_typer(pipeline, name="pipeline")
     runs = typer.Typer(no_args_is_help=True, help="Follow, read and stop runs.")
-    for command in (wait, logs, kill):
+    for command in (wait, logs, kill, explain, replay):
         runs.command()(command)
     app.add_typer(runs, name="pipeline-run")
     triggers = typer.Typer(no_args_is_help=True, help="Pause, resume and end triggers.")

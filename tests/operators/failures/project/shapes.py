@@ -1,0 +1,3 @@
+"""A module of the project that `failing` imports from."""
+
+SIDES = 4

@@ -7,6 +7,7 @@ from typing import Any
 
 from api import uniflow
 from api.errors import FailedPrecondition, FieldViolation
+from api.event_admitters import admit_event, admit_subscription
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
@@ -229,7 +230,9 @@ def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Revision": (admit_revision,),
+    "Event": (admit_event,),
     "Pipeline": (admit_pipeline, admit_notifications),
     "PipelineRun": (admit_run, admit_notifications),
+    "Subscription": (admit_subscription,),
     "TriggerRun": (admit_trigger, admit_notifications),
 }

@@ -154,6 +154,38 @@ class Client:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
+    def publish(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        namespace: str,
+        key: str = "",
+        source: str = "",
+        subject: str = "",
+        attributes: Mapping[str, str] | None = None,
+        cause: str = "",
+        ttl_s: float = 0,
+    ) -> Any:
+        """Say that something happened: `event`, what it is called, and whether it was there already, `duplicate`.
+
+        data: what JSON holds; key: of one name, source and key there is one event, empty makes another one each time;
+        cause: the run in which it is said, as PROJECT/RUN.  Raises ValueError for data that is no JSON.
+        """
+        from api.gen.michelangelo.platform.v1 import broker_service_pb2 as wire
+        from api.messages.free import fill
+
+        request = wire.PublishRequest(namespace=namespace, name=name, key=key, source=source, subject=subject)
+        request.attributes.update(attributes or {})
+        if data is not None:
+            fill(request.data, data)
+        if cause:
+            request.cause.namespace, _, request.cause.name = cause.rpartition("/")
+        if ttl_s:
+            request.ttl.FromMilliseconds(round(1000 * ttl_s))
+        service: Any = wire.DESCRIPTOR.services_by_name["BrokerService"]
+        return self._carry_out(service.methods_by_name["Publish"], request)
+
     def can_i(self, verb: str = "", kind: str = "", namespace: str = "") -> Any:
         """Return who calls, and whether it may: `subject`, `groups`, `allowed` and, if not, the `reason`."""
         return self._ask("CanI", verb, kind, namespace)

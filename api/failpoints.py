@@ -27,6 +27,10 @@ KNOWN = frozenset(
         "finalizer.before_removal",
         "notify.before_send",
         "notify.after_send",
+        "event.after_publish",
+        "event.before_run",
+        "event.after_run",
+        "event.before_position",
     }
 )
 RULE = re.compile(

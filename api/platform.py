@@ -27,6 +27,7 @@ from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
 from api.outcomes import entry_of
+from api.publishing import Publisher
 from api.representable import faults
 from api.resources import Resources
 from api.search import search
@@ -47,12 +48,13 @@ Scopes = Mapping[str, frozenset[str] | None]
 
 
 class Platform:
-    """Watch, search and apply.  `access`: who may do what."""
+    """Watch, search and apply.  `access`: who may do what; `publisher`: takes events in by the same rights."""
 
     def __init__(self, resources: Resources, hub: Hub, access: Access | None = None) -> None:
         self._resources = resources
         self._hub = hub
         self._access = access or Everybody()
+        self.publisher = Publisher(resources, access)
 
     async def close(self) -> None:
         """End all watches."""

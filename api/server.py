@@ -44,6 +44,8 @@ from api.resources import Resources
 from api.services import reflection
 from api.services.access import NAME as ACCESS
 from api.services.access import AccessService
+from api.services.broker import NAME as BROKER
+from api.services.broker import BrokerService
 from api.services.platform import NAME as PLATFORM
 from api.services.platform import PlatformService
 from api.services.resources import ResourceService
@@ -152,11 +154,16 @@ async def grpc_server(
     )
     served = Operations(resources, access)
     server.add_generic_rpc_handlers(
-        (ResourceService(served, entrance), PlatformService(platform, entrance), AccessService(access, entrance))
+        (
+            ResourceService(served, entrance),
+            PlatformService(platform, entrance),
+            AccessService(access, entrance),
+            BrokerService(platform.publisher, entrance),
+        )
     )
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM, ACCESS]
+    services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM, ACCESS, BROKER]
     reflection.add(server, [*services, health.SERVICE_NAME])
     for service in ("", *services):
         await checker.set(service, health_pb2.HealthCheckResponse.SERVING)

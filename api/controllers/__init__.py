@@ -15,6 +15,7 @@ from api.audit_anchor import Anchor
 from api.backends.local import LocalBackend
 from api.blob_sweep import Sweeper
 from api.blobs import opened
+from api.broker import Broker
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
@@ -29,6 +30,7 @@ from api.controllers.project import ProjectController
 from api.controllers.revision import ModelController, RevisionController
 from api.controllers.runtime import Controller, Manager, Term
 from api.controllers.trigger_run import TriggerRunController
+from api.event_retention import EventRetention
 from api.external import External
 from api.hooks import installed
 from api.hooks_after import AfterHooks
@@ -74,9 +76,18 @@ class ControlPlane:
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
         sweeper = Sweeper(leadership.resources, self._blobs)
+        events = (Broker(leadership.resources).run, EventRetention(leadership.resources).run)
         herald = Herald(leadership.resources, {self._config.airflow_url: self._config.notify.link_url})
         keeping = Keeping(leadership.resources)
-        background = (self._adopter.resync, after_hooks.run, sweeper.run, runs.dags.run, herald.run, keeping.run)
+        background = (
+            self._adopter.resync,
+            after_hooks.run,
+            sweeper.run,
+            *events,
+            runs.dags.run,
+            herald.run,
+            keeping.run,
+        )
         return Term(controllers_of(platform, runs), background)
 
     @property

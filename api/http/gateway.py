@@ -25,6 +25,7 @@ from api.gate import Caller, Gate
 from api.http import discovery, guard, openapi, status
 from api.http.accept import DISCOVERY, form
 from api.http.body import Gone
+from api.http.cloudevents import CloudEvents
 from api.http.crosskind import CrossKind
 from api.http.exchange import Answer, Exchange, Receive, Scope, Send, answer
 from api.http.namespaces import Namespaces
@@ -60,6 +61,7 @@ class Gateway:
         self._entrance = entrance or Entrance(Anyone(), Everybody(), _untold)
         self._hosts = hosts
         self._crosskind = CrossKind(platform)
+        self._cloudevents = CloudEvents(platform.publisher)
         self._verbs = Verbs(operations, Watching(operations, platform), self._crosskind.apply)
         self._namespaces = Namespaces(operations)
 
@@ -119,6 +121,8 @@ class Gateway:
         match exchange.path:
             case ["apis", "michelangelo.platform", "v1", "search"]:
                 return await self._crosskind.search(exchange)
+            case ["apis", "michelangelo.platform", "v1", "namespaces", project, "cloudevents"]:
+                return await self._cloudevents(project, exchange)
             case ["api", "v1", "namespaces"]:
                 return await self._namespaces("", exchange)
             case ["api", "v1", "namespaces", name]:
@@ -142,6 +146,8 @@ class Target:
         """Look up the kind that a path names; what has none is kept for later, as it tells of nothing."""
         match path:
             case ["apis", "michelangelo.platform", "v1", "search"]:
+                return
+            case ["apis", "michelangelo.platform", "v1", "namespaces", _, "cloudevents"]:
                 return
             case ["apis", group, version, *rest] if rest:
                 try:

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from api.gen.michelangelo.api import list_pb2
+from api.gen.michelangelo.platform.v1 import broker_service_pb2 as broker
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.http import discovery, operation_docs
+from api.http.cloudevents import STRUCTURED
 from api.http.operation_docs import Operation, operation
 from api.http.resources import is_global
 from api.http.schemas import Schemas, reference
@@ -36,6 +38,8 @@ def document() -> dict[str, Any]:
     for path, made in operation_docs.documents(schemas).items():
         paths[path] = made
     paths["/apis/michelangelo.platform/v1/search"] = {"post": _search(schemas)}
+    published = "/apis/michelangelo.platform/v1/namespaces/{namespace}/cloudevents"
+    paths[published] = {**_with_parameters(published), "post": _publish(schemas)}
     schemas.message(list_pb2.ListOptionsExt.DESCRIPTOR)
     return {
         "openapi": "3.1.0",
@@ -128,4 +132,17 @@ def _search(schemas: Schemas) -> dict[str, Any]:
         "tags": ["platform"],
         "requestBody": operation_docs.body(schemas.message(wire.SearchRequest.DESCRIPTOR), ("application/json",)),
         "responses": operation_docs.responses(200, schemas.message(answers), operation_docs.WRITE_CODES),
+    }
+
+
+def _publish(schemas: Schemas) -> dict[str, Any]:
+    answers = schemas.message(broker.PublishResponse.DESCRIPTOR)
+    described = operation_docs.responses(201, answers, operation_docs.WRITE_CODES)
+    described["200"] = {**described["201"], "description": "It was there already."}
+    return {
+        "operationId": "publish",
+        "summary": "Publish a CloudEvent: this structured form, or attributes as headers `ce-...` and the data as body",
+        "tags": ["platform"],
+        "requestBody": operation_docs.body(reference("CloudEvent"), (STRUCTURED,)),
+        "responses": described,
     }

@@ -135,6 +135,23 @@ SCHEMAS: dict[str, Schema] = {
         },
         "required": ["kind", "status", "message", "reason", "code", "field_violations", "request_id"],
     },
+    "CloudEvent": {
+        "type": "object",
+        "description": "CloudEvents 1.0. `type` is the event's name and `id` its key; extensions are attributes.",
+        "properties": {
+            "specversion": {"type": "string", "enum": ["1.0"]},
+            "id": NAME,
+            "source": NAME,
+            "type": NAME,
+            "subject": TEXT,
+            "time": {"type": "string", "format": "date-time"},
+            "dataschema": NAME,
+            "datacontenttype": TEXT,
+            "data": {},
+        },
+        "required": ["specversion", "id", "source", "type"],
+        "additionalProperties": {"type": ["string", "boolean", "integer"]},
+    },
     "Success": {
         "type": "object",
         "description": "What is answered where there is nothing to show.",

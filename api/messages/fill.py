@@ -109,7 +109,7 @@ class Filler:
                 self.fault(where, _below(path, key[:LONGEST_NAME]), told, "UNKNOWN_FIELD")
             elif field.name in seen:
                 self.fault(where, _below(path, key), "is given twice", "DUPLICATE_KEY")
-            elif not self._reader.absent(value):
+            elif _takes_null(field) or not self._reader.absent(value):
                 seen.add(field.name)
                 self._field(message, field, value, _below(path, key))
 
@@ -215,6 +215,12 @@ class Filler:
     def fault(self, value: Any, path: str, message: str, reason: str = "") -> None:
         """Add a fault that was found at a value."""
         self.faults.append(Fault(self._reader.line(value), message, path, reason))
+
+
+def _takes_null(field: FieldDescriptor) -> bool:
+    """Whether null is a value of a field, and not the same as leaving it out."""
+    of = field.message_type
+    return of is not None and of.full_name == well_known.VALUE and not field.is_repeated
 
 
 _NAMES: dict[str, dict[str, FieldDescriptor]] = {}

@@ -12,11 +12,13 @@ VERBS = (*READ, *WRITE)
 EDITED = [
     "CachedOutput",
     "EvaluationReport",
+    "Event",
     "Model",
     "ModelFamily",
     "Pipeline",
     "PipelineRun",
     "Revision",
+    "Subscription",
     "TriggerRun",
 ]
 OPERATED = ["Deployment", "InferenceServer", "RayCluster", "RayJob", "SparkJob"]

@@ -34,6 +34,11 @@ def _deployment(spec: Any) -> None:
     spec.inference_server.name = NAME
 
 
+def _subscription(spec: Any) -> None:
+    spec.events.add(name="orders.loaded")
+    spec.pipeline.name = NAME
+
+
 def _hook(spec: Any) -> None:
     spec.points.append("after_create")
 
@@ -42,11 +47,13 @@ FILLED: dict[str, Callable[[Any], object]] = {
     "CachedOutput": lambda spec: spec.variable_spec.SetInParent(),
     "Cluster": lambda spec: spec.kubernetes.SetInParent(),
     "Deployment": _deployment,
+    "Event": lambda spec: setattr(spec, "name", "orders.loaded"),
     "Hook": _hook,
     "Pipeline": lambda spec: setattr(spec.manifest, "file_path", "train"),
     "PipelineRun": _run,
     "Revision": lambda spec: setattr(spec, "source", "commit"),
     "RoleBinding": _binding,
+    "Subscription": _subscription,
     "TriggerRun": _trigger,
 }
 

@@ -106,11 +106,12 @@ def test_a_method_is_made_by_the_one_function_that_lets_callers_in() -> None:
                 found.setdefault(str(path.relative_to(ROOT)), set()).add(how)
     assert found == {
         "api/services/access.py": {"made"},
+        "api/services/broker.py": {"made"},
         "api/services/resources.py": {"_endpoint"},
         "api/services/platform.py": {"method"},
         "api/services/reflection.py": {"servicer.ServerReflectionInfo"},
     }
-    for module in ("access", "resources", "platform"):
+    for module in ("access", "broker", "resources", "platform"):
         assert "endpoint(" in (ROOT / "api" / "services" / f"{module}.py").read_text()
         assert "entering(entrance" in (ROOT / "api" / "services" / f"{module}.py").read_text()
 

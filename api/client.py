@@ -105,11 +105,7 @@ class Client:
         stored = self.find(kind, namespace, resource.metadata.name)
         if stored is None:
             return self.create(resource, dry_run=dry_run), "created"
-        merged = type(stored).FromString(stored.SerializeToString())
-        merged.spec.CopyFrom(resource.spec)
-        for field in ("labels", "annotations"):
-            getattr(merged.metadata, field).update(getattr(resource.metadata, field))
-        updated = self.update(merged, dry_run=dry_run)
+        updated = self.update(merged(stored, resource), dry_run=dry_run)
         same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
         return updated, "unchanged" if same else "configured"
 
@@ -127,6 +123,16 @@ class Client:
         stored = type(resource)()
         answer.object.Unpack(stored)
         return stored, wire.ApplyResponse.Outcome.Name(answer.outcome).lower()
+
+    def plan(self, resources: Sequence[Any]) -> Any:
+        """Return what applying some resources would change, as a PlanResponse.  Raises what the apply would."""
+        from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+
+        request = wire.PlanRequest()
+        for resource in resources:
+            request.objects.add().Pack(resource, deterministic=True)
+        service: Any = wire.DESCRIPTOR.services_by_name["ResourceService"]
+        return self._carry_out(service.methods_by_name["Plan"], request)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete one object.  Raises NotFound."""
@@ -288,6 +294,15 @@ class Client:
         files = (self._tls.trusted, self._tls.client_key, self._tls.client_cert)
         credentials = grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
         return grpc.secure_channel(self._address, credentials, CONNECTION)
+
+
+def merged(stored: Any, resource: Any) -> Any:
+    """Return what an apply writes over a stored object: its spec is replaced, labels and annotations are added."""
+    made = type(stored).FromString(stored.SerializeToString())
+    made.spec.CopyFrom(resource.spec)
+    for field in ("labels", "annotations"):
+        getattr(made.metadata, field).update(getattr(resource.metadata, field))
+    return made
 
 
 def _pause_s(refused: errors.ApiError, pause_s: float) -> float | None:

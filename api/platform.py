@@ -1,4 +1,4 @@
-"""What concerns resources of every kind at once, for any transport: watch, search, apply.
+"""What concerns resources of every kind at once, for any transport: watch, search, apply, plan.
 
 Like `Operations`: a transport parses a message of michelangelo.platform.v1, makes a `Call` and hands both over.
 Who may, what is recorded and how it is refused is the same for all.
@@ -27,6 +27,8 @@ from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
 from api.outcomes import entry_of
+from api.plans.effects import Schemas
+from api.plans.planner import Planner, given
 from api.publishing import Publisher
 from api.representable import faults
 from api.resources import Resources
@@ -36,6 +38,7 @@ from api.store.base import Key, Request
 from api.store.values import key_of
 from api.validation import nearest, shown
 from api.watch import Hub, Watch
+from api.workflows import Workflow
 
 DENIED = (PermissionDenied, NotFound, Unauthenticated)
 MOST_NAMESPACES = 1000
@@ -47,11 +50,22 @@ LONGEST_WATCH_S = 3600.0
 Scopes = Mapping[str, frozenset[str] | None]
 
 
-class Platform:
-    """Watch, search and apply.  `access`: who may do what; `publisher`: takes events in by the same rights."""
+async def no_schemas(workflow: Workflow) -> Mapping[str, Any]:
+    """Know no template: values of parameters are not checked, as where nothing controls."""
+    return {name: {} for name in workflow.params}
 
-    def __init__(self, resources: Resources, hub: Hub, access: Access | None = None) -> None:
+
+class Platform:
+    """Watch, search, apply and plan.  `access`: who may do what.
+
+    publisher: takes events in by the same rights; schemas: of the parameters of a pipeline.
+    """
+
+    def __init__(
+        self, resources: Resources, hub: Hub, access: Access | None = None, schemas: Schemas = no_schemas
+    ) -> None:
         self._resources = resources
+        self._schemas = schemas
         self._hub = hub
         self._access = access or Everybody()
         self.publisher = Publisher(resources, access)
@@ -116,6 +130,21 @@ class Platform:
         answer = wire.ApplyResponse(outcome=wire.ApplyResponse.Outcome.Value(outcome))
         answer.object.Pack(stored if await self._unmasked(call, kind, key) else masked(kind, copy.deepcopy(stored)))
         return answer
+
+    async def plan(self, call: Call, request: Any) -> Message:
+        """Tell what an apply of a PlanRequest's resources would change, to a caller who may do it."""
+        # A plan is for what was read, as the apply is.
+        call = replace(call, force=False)
+        check_call(call, mutating=False)
+        refuse(list(faults(request)))
+        objects = given(request)
+        for resource in objects:
+            key = key_of(resource)
+            for verb in ("Update", "Create"):
+                await self.require(call, verb, key)
+        visible = await self._access.visible(call, "List", "TriggerRun")
+        resources = self._resources.of(call, None, self._access)
+        return await Planner(resources, self._schemas, visible).plan(objects)
 
     async def _applied(self, resources: Resources, resource: Any, request: Any) -> tuple[Any, str]:
         if resources.request is not None:

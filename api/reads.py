@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Collection
-from typing import Any
+from typing import Any, Self
 
 from api.audit import Entry
 from api.calls import Access, Call, Everybody
@@ -21,6 +22,17 @@ class Reads:
         self._external = external or External()
         self._access: Access = Everybody()
         self.call = Call()
+
+    @property
+    def store(self) -> Store:
+        """What is read."""
+        return self._store
+
+    def on(self, store: Store) -> Self:
+        """Return the same, of another store."""
+        bound = copy.copy(self)
+        bound._store = store
+        return bound
 
     async def get(self, kind: str, namespace: str, name: str) -> Any:
         """Return one whole object.  Raises NotFound, and DataLoss when a part of it is gone."""

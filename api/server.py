@@ -196,7 +196,7 @@ async def serve(config: Config) -> None:
     try:
         async with access_of(config, plane.resources) as (access, entrance):
             hub = Hub(plane.resources, Limits(watches=limits.watches_per_caller, watches_in_all=limits.watches))
-            platform = Platform(plane.resources, hub, access)
+            platform = Platform(plane.resources, hub, access, plane.templates.schemas)
             names = {*LOOPBACK_NAMES, bracketed(config.api_host)} if is_loopback(config.api_host) else None
             gateway = Gateway(Operations(plane.resources, access), platform, entrance, names)
             async with (

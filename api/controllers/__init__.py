@@ -29,6 +29,7 @@ from api.controllers.platform import Platform
 from api.controllers.project import ProjectController
 from api.controllers.revision import ModelController, RevisionController
 from api.controllers.runtime import Controller, Manager, Term
+from api.controllers.templates import Templates
 from api.controllers.trigger_run import TriggerRunController
 from api.event_retention import EventRetention
 from api.external import External
@@ -56,6 +57,7 @@ class ControlPlane:
         self._anchor = None if config.audit_anchor is None else Anchor(store, config.audit_anchor)
         self._config = config
         self._airflow = Airflow(config.airflow_url)
+        self.templates = Templates(self._airflow, config.artifacts_path)
         self._manifests = Manifests(config)
         self._backend = LocalBackend(config.serving_url, config.token)
         self._adopter: Adopter | None = None

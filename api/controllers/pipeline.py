@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api.code_tar import code_path
 from api.controllers.platform import Platform
+from api.controllers.templates import Templates
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
 from api.pipeline_dags import dag_id, pipeline_manifest, revision_tag
-from api.revisions import keep, name_of
-from api.store.base import Change, Key
-from api.uniflow import Authored, schemas
-from api.validation import nearest
+from api.revisions import content_of, keep, name_of
+from api.store.base import Change, Key, Query
+from api.store.values import key_of
 from api.workflows import (
     HIDDEN_PARAM,
-    STEPS_TEMPLATE,
     WORKFLOW_TYPE,
     Workflow,
     is_built,
     param_faults,
     parse,
-    schema_of,
     spec_hash,
     typed,
 )
 
 FINALIZER = "michelangelo.airflow/dag"
-TEMPLATE_TAG = "template"
 VISIBLE_WAIT_S = 10.0
 TEMPLATES_SETTLE_S = 10.0
 ERROR_LOOK_S = 30.0
@@ -44,16 +39,20 @@ class PipelineController:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._templates: set[str] = set()
-        self._settled = 0.0
+        self._templates = Templates(platform.airflow, platform.config.artifacts_path, TEMPLATES_SETTLE_S)
+        self._roots: dict[str, str] = {}
 
     def settled(self, resource: Resource) -> bool:
         """Never: its manifest or its DAG may be gone."""
         return False
 
     async def related(self, change: Change) -> Sequence[Key]:
-        """Nothing else changes a pipeline."""
-        return ()
+        """Where the code of a project lies is a part of all its DAGs."""
+        here, kind = change.key.namespace, change.key.kind
+        if kind != "Project" or self._roots.get(here) == change.resource.spec.root_dir:
+            return ()
+        self._roots[here] = change.resource.spec.root_dir
+        return [key_of(item) for item in (await self._platform.resources.list("Pipeline", Query(namespace=here))).items]
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring Airflow's DAG in line with the spec."""
@@ -72,6 +71,7 @@ class PipelineController:
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_BUILDING, error.message)
             raise
         except NotFound as error:
+            await self._keep_standing(key, pipeline)
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, error.message)
             return ERROR_LOOK_S
         return None
@@ -88,10 +88,11 @@ class PipelineController:
 
     async def _build(self, key: Key, pipeline: Any) -> None:
         workflow, faults = parse(pipeline.spec)
-        schemas = {} if faults else await self._schemas(workflow)
+        schemas = {} if faults else await self._templates.schemas(workflow)
         faults = faults or param_faults(schemas, workflow.params, "spec.manifest.content")
         if faults:
             listed = "; ".join(f"{fault.field} {fault.description}" for fault in faults)
+            await self._keep_standing(key, pipeline)
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, listed)
             return
         revision = await keep(self._platform.resources, pipeline, pipeline.status.latest_revision.name)
@@ -109,34 +110,15 @@ class PipelineController:
             return
         await self._ready(key, pipeline, workflow, schemas, revision)
 
-    async def _schemas(self, workflow: Workflow) -> Mapping[str, Any]:
-        """Return the JSON Schema of every parameter of the template.  Raises NotFound with the nearest name."""
-        if workflow.template == STEPS_TEMPLATE:
-            return {}
-        if workflow.authored.graph:
-            return self._authored_schemas(workflow.authored)
-        found = {dag.dag_id for dag in await self._platform.airflow.dags(tags=[TEMPLATE_TAG])}
-        if workflow.template not in found:
-            hint = nearest(workflow.template, sorted(found)) or f": there are {', '.join(sorted(found))}"
-            text = f"spec.manifest.file_path {workflow.template[:64]!r} is no template{hint}"
-            raise NotFound(text) if self._are_all(found) else Unavailable(f"{text} (Airflow may still be reading them)")
-        params = (await self._platform.airflow.dag(workflow.template)).params
-        return {name: schema_of(param.get("schema") or {}, param.get("value")) for name, param in params.items()}
-
-    def _authored_schemas(self, authored: Authored) -> Mapping[str, Any]:
-        """Return the JSON Schemas that a graph brings.  Raises NotFound if its code is not where runs take it."""
-        tar = code_path(self._platform.config.artifacts_path, authored.namespace, authored.code)
-        if not tar.is_file():
-            told = f"spec.manifest.uniflow_tar: there is no code {authored.code[:12]} in the artifact store"
-            raise NotFound(f"{told}: `ma pipeline apply -f` puts it there")
-        return schemas(authored.graph)
-
-    def _are_all(self, found: set[str]) -> bool:
-        """Whether the templates have stayed the same for a while: Airflow shows one after another when it starts."""
-        now = asyncio.get_running_loop().time()
-        if found != self._templates:
-            self._templates, self._settled = found, now + TEMPLATES_SETTLE_S
-        return bool(found) and now >= self._settled
+    async def _keep_standing(self, key: Key, pipeline: Any) -> None:
+        """Leave a pipeline that cannot be built the DAG of its last revision that could."""
+        latest = pipeline.status.latest_revision.name
+        kept = await self._platform.resources.find(Key("Revision", key.namespace, latest)) if latest else None
+        was = None if kept is None else content_of(kept)
+        if was is not None:
+            manifest = await self._manifest(key, was, parse(was.spec)[0])
+            if self._platform.manifests.write_pipeline(manifest):
+                await self._platform.reparse(key.namespace)
 
     async def _manifest(self, key: Key, pipeline: Any, workflow: Workflow) -> dict[str, Any]:
         root = str(await self._platform.project_root(key.namespace))

@@ -1,4 +1,4 @@
-"""gRPC of what concerns every kind: Watch, Search, Apply.  Decides nothing."""
+"""gRPC of what concerns every kind: Watch, Search, Apply, Plan.  Decides nothing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class PlatformService(grpc.GenericRpcHandler):
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             path + "Watch": grpc.stream_stream_rpc_method_handler(method("Watch", wire.WatchRequest, self._watch)),
             path + "Search": grpc.stream_unary_rpc_method_handler(method("Search", wire.SearchRequest, self._search)),
+            path + "Plan": grpc.stream_unary_rpc_method_handler(method("Plan", wire.PlanRequest, self._plan)),
             path + "Apply": grpc.stream_unary_rpc_method_handler(method("Apply", wire.ApplyRequest, self._apply)),
         }
 
@@ -45,6 +46,9 @@ class PlatformService(grpc.GenericRpcHandler):
 
     async def _search(self, call: Call, request: Any, _: Any) -> bytes:
         return (await self._platform.search(call, request)).SerializeToString()
+
+    async def _plan(self, call: Call, request: Any, _: Any) -> bytes:
+        return (await self._platform.plan(call, request)).SerializeToString()
 
     async def _apply(self, call: Call, request: Any, _: Any) -> bytes:
         return (await self._platform.apply(call, request)).SerializeToString()

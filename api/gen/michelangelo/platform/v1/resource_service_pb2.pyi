@@ -405,3 +405,203 @@ class ApplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
+
+@_typing.final
+class PlanRequest(_message.Message):
+    """What would be applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Resources as their own messages, in the order in which they would be created or replaced; at most 500."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRequest: _TypeAlias = PlanRequest  # noqa: Y015
+
+@_typing.final
+class PlanResponse(_message.Message):
+    """What would become of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Stands for all of it, and for what it was before: another one for the same resources means that the world changed."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
+        """Everything that the apply has a part in, what stays as it is too."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___PlannedChange] | None = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanResponse: _TypeAlias = PlanResponse  # noqa: Y015
+
+@_typing.final
+class PlannedChange(_message.Message):
+    """What would become of one thing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Part:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PlannedChange._Part.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PART_UNSPECIFIED: PlannedChange._Part.ValueType  # 0
+        RESOURCE: PlannedChange._Part.ValueType  # 1
+        """A resource that is applied."""
+        REVISION: PlannedChange._Part.ValueType  # 2
+        """A revision of a pipeline or model."""
+        DAG: PlannedChange._Part.ValueType  # 3
+        """A DAG in Airflow."""
+        SCHEDULE: PlannedChange._Part.ValueType  # 4
+        """The DAG of a trigger that fires again and again."""
+        BACKFILL: PlannedChange._Part.ValueType  # 5
+        """The DAG of a trigger that ends by itself: a backfill or a repetition of runs."""
+        DEPLOYMENT: PlannedChange._Part.ValueType  # 6
+        """A deployment that a pipeline rolls models out to, or that serves one of its models."""
+
+    class Part(_Part, metaclass=_PartEnumTypeWrapper):
+        """What kind of thing it is."""
+
+    PART_UNSPECIFIED: PlannedChange.Part.ValueType  # 0
+    RESOURCE: PlannedChange.Part.ValueType  # 1
+    """A resource that is applied."""
+    REVISION: PlannedChange.Part.ValueType  # 2
+    """A revision of a pipeline or model."""
+    DAG: PlannedChange.Part.ValueType  # 3
+    """A DAG in Airflow."""
+    SCHEDULE: PlannedChange.Part.ValueType  # 4
+    """The DAG of a trigger that fires again and again."""
+    BACKFILL: PlannedChange.Part.ValueType  # 5
+    """The DAG of a trigger that ends by itself: a backfill or a repetition of runs."""
+    DEPLOYMENT: PlannedChange.Part.ValueType  # 6
+    """A deployment that a pipeline rolls models out to, or that serves one of its models."""
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PlannedChange._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: PlannedChange._Action.ValueType  # 0
+        CREATED: PlannedChange._Action.ValueType  # 1
+        """It is not there now."""
+        CHANGED: PlannedChange._Action.ValueType  # 2
+        """It is there and changes."""
+        REMOVED: PlannedChange._Action.ValueType  # 3
+        """It is there and goes."""
+        UNCHANGED: PlannedChange._Action.ValueType  # 4
+        """It is there and stays as it is."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What happens."""
+
+    ACTION_UNSPECIFIED: PlannedChange.Action.ValueType  # 0
+    CREATED: PlannedChange.Action.ValueType  # 1
+    """It is not there now."""
+    CHANGED: PlannedChange.Action.ValueType  # 2
+    """It is there and changes."""
+    REMOVED: PlannedChange.Action.ValueType  # 3
+    """It is there and goes."""
+    UNCHANGED: PlannedChange.Action.ValueType  # 4
+    """It is there and stays as it is."""
+
+    PART_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    part: Global___PlannedChange.Part.ValueType
+    """What kind of thing it is."""
+    action: Global___PlannedChange.Action.ValueType
+    """What happens to it."""
+    kind: _builtins.str
+    """Its kind, for a resource such as `Pipeline`."""
+    namespace: _builtins.str
+    """The project."""
+    name: _builtins.str
+    """Its name; the id of a DAG."""
+    note: _builtins.str
+    """What else is to be known, for example why a pipeline could not be built; may be empty."""
+    base: _builtins.str
+    """Of a resource that is applied: its uid and generation; empty if it does not exist."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """What differs, by field; of what is created each field that is set. Empty for what stays."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___PlannedChange.Part.ValueType = ...,
+        action: Global___PlannedChange.Action.ValueType = ...,
+        kind: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        fields: _abc.Iterable[Global___FieldChange] | None = ...,
+        note: _builtins.str = ...,
+        base: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "base", b"base", "fields", b"fields", "kind", b"kind", "name", b"name", "namespace", b"namespace", "note", b"note", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedChange: _TypeAlias = PlannedChange  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """One field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path."""
+    before: _builtins.str
+    """Its value as JSON, cut if it is long; empty if it is not set."""
+    after: _builtins.str
+    """The same afterwards."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015

@@ -1,0 +1,159 @@
+"""Plans an apply: writes it into an overlay of the store, with every check, and compares what follows from both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from api.admission import refuse
+from api.client import merged
+from api.errors import FieldViolation
+from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+from api.kinds import kinds, stamp
+from api.plans.effects import Effects, Item, Part, Schemas, State
+from api.plans.fields import HIDDEN, base_of, changes, fields_of, is_hidden, shortened
+from api.plans.overlay import Overlay
+from api.resources import Resources
+from api.store.base import Key, Query
+from api.store.values import key_of
+from api.validation import shown
+
+MOST_OBJECTS = 500
+
+
+def given(request: Any) -> list[Any]:
+    """Return the resources of a PlanRequest.  Raises InvalidArgument with every fault."""
+    faults: list[FieldViolation] = []
+    found = []
+    if not request.objects or len(request.objects) > MOST_OBJECTS:
+        told = f"has {len(request.objects)} entries: give 1 to {MOST_OBJECTS} resources"
+        refuse([FieldViolation("objects", told)], "MISSING_FIELD" if not request.objects else "TOO_MANY")
+    for position, packed in enumerate(request.objects):
+        path = f"objects[{position}]"
+        kind = kinds().get(packed.TypeName().rsplit(".", 1)[-1])
+        if kind is None or kind.message.DESCRIPTOR.full_name != packed.TypeName():
+            told = f"is a {shown(packed.TypeName())}: give a resource as its own message"
+            faults.append(FieldViolation(path, told, reason="UNKNOWN_KIND"))
+            continue
+        try:
+            resource = kind.message.FromString(packed.value)
+        except DecodeError:
+            faults.append(FieldViolation(path, f"holds bytes that are no {kind.name}", reason="BAD_MESSAGE"))
+            continue
+        stamp(resource)
+        if kind.name == "Project" and not resource.metadata.namespace:
+            resource.metadata.namespace = resource.metadata.name
+        if not resource.metadata.name:
+            faults.append(FieldViolation(f"{path}.metadata.name", "is required: a plan names what it makes"))
+        found.append(resource)
+    refuse(faults)
+    return found
+
+
+class Planner:
+    """Plans applies.  `schemas`: of a workflow's parameters, as the controllers ask for them."""
+
+    def __init__(self, resources: Resources, schemas: Schemas, visible: Collection[str] | None = None) -> None:
+        self._before = resources
+        self._overlay = Overlay(resources.store)
+        self._after = resources.on(self._overlay.as_store())
+        self._schemas = schemas
+        self._visible = visible
+
+    async def plan(self, objects: Sequence[Any]) -> Message:
+        """Return the plan of an apply.  Raises what the apply would raise."""
+        before, after = Effects(), Effects()
+        bases: dict[Item, str] = {}
+        for resource in objects:
+            key = key_of(resource)
+            item = Item(Part.RESOURCE, key.kind, key.namespace, key.name)
+            stored = await self._after.find(key)
+            if item not in bases:
+                bases[item] = base_of(stored)
+                if stored is not None:
+                    before.items[item] = fields_of(stored, resource)
+            if stored is None:
+                made = await self._after.create(resource, dry_run=True)
+            else:
+                made = await self._after.update(merged(stored, resource), dry_run=True)
+            self._overlay.put(key, made)
+            after.items[item] = fields_of(made, resource)
+        await self._follow(before, after)
+        return answer(before, after, bases)
+
+    async def _follow(self, before: Effects, after: Effects) -> None:
+        """Add what follows from the resources."""
+        pipelines = await self._pipelines()
+        one, two = (State(reads, self._schemas, self._visible) for reads in (self._before, self._after))
+        deployments = self._applied("Deployment")
+        models = self._applied("Model")
+        was = await one.effects(pipelines, deployments, models)
+        will = await two.effects(pipelines, deployments, models)
+        for of, item in will.revisions.items():
+            if await self._before.find(Key("Revision", item.namespace, item.name)) is not None:
+                # One that was made before is not made again.
+                before.items[item] = will.items[item]
+            elif of in was.revisions:
+                will.items[item] = {**will.items[item], "parent": was.revisions[of].name}
+        before.items |= {item: fields for item, fields in was.items.items() if item.part != Part.REVISION}
+        after.items |= will.items
+        after.notes |= will.notes
+        for item in [item for item in {*was.items, *will.items} if item.part == Part.DEPLOYMENT]:
+            # That it is made is told of the resource; others may roll out to it already.
+            before.items.setdefault(item, {})
+            after.items.setdefault(item, {})
+
+    def _applied(self, kind: str) -> list[Key]:
+        return [key for key in self._overlay.planned if key.kind == kind]
+
+    async def _pipelines(self) -> list[Key]:
+        """Return the pipelines that the resources have to do with: they, those of triggers, those of projects."""
+        found = self._applied("Pipeline")
+        for key in self._applied("TriggerRun"):
+            trigger: Any = self._overlay.planned[key]
+            found.append(Key("Pipeline", trigger.spec.pipeline.namespace or key.namespace, trigger.spec.pipeline.name))
+        for key in self._applied("Project"):
+            stored = await self._before.find(key)
+            planned: Any = self._overlay.planned[key]
+            if stored is not None and stored.spec.root_dir != planned.spec.root_dir:
+                listed = (await self._before.list("Pipeline", Query(namespace=key.namespace))).items
+                found += [key_of(pipeline) for pipeline in listed]
+        return list(dict.fromkeys(found))
+
+
+def answer(before: Effects, after: Effects, bases: dict[Item, str]) -> Message:
+    """Return a plan as its message."""
+    response = wire.PlanResponse()
+    digest = hashlib.sha256()
+    for item in sorted({*before.items, *after.items}):
+        one, two = before.items.get(item), after.items.get(item)
+        differing = changes(one, two)
+        action = Part.UNCHANGED if not differing else Part.CHANGED
+        if one is None or two is None:
+            action = Part.CREATED if one is None else Part.REMOVED
+        note, base = after.notes.get(item, ""), bases.get(item, "")
+        entry = [*item, action, differing, note, base, sorted((one or {}).items(), key=lambda pair: pair[0])]
+        digest.update(json.dumps(entry, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        told = response.changes.add(
+            part=item.part,
+            action=action,
+            kind=item.kind,
+            namespace=item.namespace,
+            name=item.name,
+            note=note,
+            base=base,
+        )
+        kind = kinds().get(item.kind)
+        for path, was, will in differing:
+            hidden = kind is not None and is_hidden(kind, path)
+            told.fields.add(
+                field=path,
+                before=HIDDEN if hidden and was else shortened(was),
+                after=HIDDEN if hidden and will else shortened(will),
+            )
+    response.digest = digest.hexdigest()
+    return response

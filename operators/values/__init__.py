@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from operators.values.formats import Format, register_format
+from operators.values.formats import Format, ValueRefused, register_format
 from operators.values.references import Reference
 from operators.values.store import Values, values_at
 
-__all__ = ["Format", "Reference", "Values", "register_format", "values_at"]
+__all__ = ["Format", "Reference", "ValueRefused", "Values", "register_format", "values_at"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from api import errors
@@ -39,20 +39,29 @@ class Client:
     """Calls the API server at `address` (host:port).  Every method raises `api.errors`.
 
     timeout_s: how long a call may take, with its retries while the server is unreachable or has too much to do; token:
-    who calls.
+    who calls; warn: is told what the server has to say about calls that it carried out.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S, token: str = "", tls: TlsConfig = NO_TLS) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        token: str = "",
+        tls: TlsConfig = NO_TLS,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         self._address = address
+        self._warn = warn
         self._timeout_s = timeout_s
         self._token = token
         self._tls = tls
         self._channel: grpc.Channel | None = None
 
     @classmethod
-    def of(cls, config: Config, *, timeout_s: float = TIMEOUT_S) -> Client:
+    def of(cls, config: Config, *, timeout_s: float = TIMEOUT_S, warn: Callable[[str], None] | None = None) -> Client:
         """Return a client of a configuration's API server, with its token."""
-        return cls(config.api_address, timeout_s=timeout_s, token=config.own_token, tls=config.tls)
+        return cls(config.api_address, timeout_s=timeout_s, token=config.own_token, tls=config.tls, warn=warn)
 
     def close(self) -> None:
         """Close the connection."""
@@ -277,7 +286,9 @@ class Client:
         while True:
             left_s = deadline - time.monotonic()
             try:
-                return call(request, timeout=max(left_s, 0.001), metadata=metadata)
+                answer, ended = call.with_call(request, timeout=max(left_s, 0.001), metadata=metadata)
+                self._tell(ended)
+                return answer
             except grpc.RpcError as error:
                 refused = refusal(error, self._address)
                 wait_s = _pause_s(refused, pause_s)
@@ -285,6 +296,11 @@ class Client:
                     raise refused from None
             time.sleep(wait_s)
             pause_s = min(pause_s * 2, RETRY_LONGEST_S)
+
+    def _tell(self, ended: Any) -> None:
+        for key, value in (ended.trailing_metadata() or ()) if self._warn else ():
+            if key == "warning" and self._warn:
+                self._warn(value.removeprefix('299 - "').removesuffix('"'))
 
     def _open(self) -> grpc.Channel:
         import grpc

@@ -125,7 +125,7 @@ async def warn(resources: Resources, new: Any, schedule: Any) -> None:
 
 async def _typical_s(resources: Resources, namespace: str, pipeline: Any) -> float:
     """Return how long the pipeline's last runs took, the median; 0 if none has ended."""
-    ended = Criterion("end_time", Operator.IS_NOT_NULL), Criterion("pipeline", Operator.EQUAL, (pipeline.name,))
+    ended = Criterion("end_time", Operator.IS_NOT_NULL), Criterion("pipeline.name", Operator.EQUAL, (pipeline.name,))
     order = (("metadata.creation_timestamp", True),)
     query = Query(namespace=namespace, where=Group(ended), order=order, limit=RUNS_LOOKED_AT)
     page = await resources.list("PipelineRun", query)

@@ -26,7 +26,7 @@ def client() -> Client:
     """Return a client of the configured API server."""
     from api.client import Client
 
-    return Client.of(configuration(), timeout_s=ANSWER_S)
+    return Client.of(configuration(), timeout_s=ANSWER_S, warn=warn)
 
 
 def say(line: str = "") -> None:

@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from api.cli import exits
-from api.cli.commands import audit, auth, backup, events, kubeconfig, platform, predict, resources, runs, tokens
+from api.cli.commands import (
+    audit,
+    auth,
+    backup,
+    events,
+    kubeconfig,
+    platform,
+    predict,
+    resources,
+    runs,
+    tokens,
+    triggers,
+)
 
 app = typer.Typer(
     name="ma",
@@ -24,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-for module in (platform, resources, runs, events, predict, auth, tokens, kubeconfig, audit, backup):
+for module in (platform, resources, runs, triggers, events, predict, auth, tokens, kubeconfig, audit, backup):
     module.register(app)
 
 

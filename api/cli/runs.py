@@ -1,4 +1,4 @@
-"""`ma pipeline run`, `pipeline-run` and `trigger-run`: start, follow, read and stop runs through the API."""
+"""`ma pipeline run` and `pipeline-run`: start, follow, read and stop runs through the API."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _seconds(start_time: Any, end_time: Any) -> float:
 def kill(name: str, *, namespace: str, wait: bool, timeout_s: float) -> int:
     """Ask for a run to be stopped; `wait` until it is."""
     with client() as api:
-        _change(api, "PipelineRun", namespace, name, lambda run: setattr(run.spec, "kill", True))
+        edit(api, "PipelineRun", namespace, name, lambda run: setattr(run.spec, "kill", True))
         say(f"{name} will be killed")
         if not wait:
             return OK
@@ -145,17 +145,7 @@ def kill(name: str, *, namespace: str, wait: bool, timeout_s: float) -> int:
         return OK if code == KILLED else code
 
 
-def set_action(name: str, action: str, *, namespace: str) -> None:
-    """Pause, resume or kill a trigger.  `action`: the enum's value without its prefix."""
-    from api.gen.michelangelo.api.v2 import trigger_run_pb2
-
-    number = trigger_run_pb2.TriggerRunAction.Value(f"TRIGGER_RUN_ACTION_{action}")
-    with client() as api:
-        _change(api, "TriggerRun", namespace, name, lambda trigger: setattr(trigger.spec, "action", number))
-    say(f"{name}: {action.lower()} is asked for")
-
-
-def _change(api: Client, kind: str, namespace: str, name: str, change: Callable[[Any], None]) -> None:
+def edit(api: Client, kind: str, namespace: str, name: str, change: Callable[[Any], None]) -> None:
     """Read, change and write an object; once more if somebody wrote it meanwhile."""
     for attempt in range(5):
         found = api.get(kind, namespace, name)

@@ -1,4 +1,4 @@
-"""`ma pipeline`, `ma pipeline-run` and `ma trigger-run`: what happens to runs."""
+"""`ma pipeline` and `ma pipeline-run`: what happens to runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ def register(app: typer.Typer) -> None:
     for command in (wait, logs, kill, explain, replay):
         runs.command()(command)
     app.add_typer(runs, name="pipeline-run")
-    triggers = typer.Typer(no_args_is_help=True, help="Pause, resume and end triggers.")
-    for action in (pause, resume):
-        triggers.command()(action)
-    triggers.command("kill")(end)
-    app.add_typer(triggers, name="trigger-run")
 
 
 def project(namespace: str) -> str:
@@ -88,24 +83,3 @@ def kill(
     from api.cli import runs
 
     raise typer.Exit(runs.kill(name, namespace=project(namespace), wait=follow, timeout_s=timeout_s))
-
-
-def pause(name: str, namespace: Namespace = "") -> None:
-    """Keep a trigger from starting runs."""
-    _act(name, "PAUSE", namespace)
-
-
-def resume(name: str, namespace: Namespace = "") -> None:
-    """Let a paused trigger start runs again."""
-    _act(name, "RESUME", namespace)
-
-
-def end(name: str, namespace: Namespace = "") -> None:
-    """End a trigger for good."""
-    _act(name, "KILL", namespace)
-
-
-def _act(name: str, action: str, namespace: str) -> None:
-    from api.cli import runs
-
-    runs.set_action(name, action, namespace=project(namespace))

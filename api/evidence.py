@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,22 @@ MOST_LINES = 20
 LONGEST_LINE = 200
 MOST_POINTS = 40
 READ_BYTES = 64 * 1024
+
+PLATFORM = Path(__file__).resolve().parents[1]
+OURS = tuple(str(PLATFORM / name) + os.sep for name in ("api", "operators", "serving", "plugins", "dags"))
+INSTALLED = tuple(
+    os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+ELSEWHERE = re.compile(r"[/\\\\](site-packages|dist-packages|lib[/\\\\]python3\.\d+)[/\\\\]")
+
+
+def is_users(file: str, root: str = "") -> bool:
+    """Whether a file is the user's own: below `root`, or neither installed nor the platform's."""
+    path = os.path.realpath(file)
+    # Compiled code names its source by a relative path.
+    if not os.path.isabs(file) or ELSEWHERE.search(path) or path.startswith((*OURS, *INSTALLED)):
+        return False
+    return not root or path.startswith(os.path.realpath(root) + os.sep) or not path.startswith(str(PLATFORM) + os.sep)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from api.airflow import DagRun, Task
+from api.controllers import run_verdict
 from api.controllers.conditions import set_condition
 from api.controllers.platform import Platform
 from api.controllers.steps import ENDED, first_failed, grouped, in_order, log_url, run_url, set_time, settle, step_of
@@ -44,6 +45,9 @@ def end(run: Any, state: Any, reason: str, message: str, at: datetime, blame: An
     status.exception_type = blame
     set_time(status.end_time, at)
     set_condition(run, "Succeeded", fine, reason, message)
+    asked = state == wire.PIPELINE_RUN_STATE_KILLED
+    judged = state in (wire.PIPELINE_RUN_STATE_FAILED, wire.PIPELINE_RUN_STATE_KILLED)
+    run_verdict.write(status, run_verdict.without_task(run, reason, message, asked=asked) if judged else None)
 
 
 class RunReport:
@@ -53,6 +57,7 @@ class RunReport:
         self._airflow = platform.airflow
         self._url = platform.config.airflow_url
         self._now = platform.now
+        self._verdict = run_verdict.RunVerdict(platform)
 
     async def describe(self, run: Any, observed: DagRun) -> None:
         """Set the status of `run` from its DAG run and its tasks."""
@@ -70,6 +75,7 @@ class RunReport:
             state = wire.PIPELINE_RUN_STATE_KILLED
         if state not in TERMINAL:
             status.state = max(status.state, state)
+            run_verdict.write(status, None)
             return
         await self._finish(run, observed, state, {step.name: task for task, step in steps})
 
@@ -79,20 +85,18 @@ class RunReport:
         failed = first_failed(status.steps)
         if state == wire.PIPELINE_RUN_STATE_KILLED:
             end(run, state, "Killed", "killed on request", at)
+            if (killed := _first_killed(status.steps)) is not None:
+                verdict = await self._verdict.of(run, observed, killed, tasks.get(killed.name), asked=True)
+                run_verdict.write(status, verdict)
         elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
             end(run, state, "Succeeded", "", at)
         elif failed is None:
             end(run, state, "ExternallyChanged", "marked failed in Airflow", at)
         else:
-            blame = await self._blame(observed, tasks.get(failed.name))
-            end(run, state, "Failed", f"{failed.name}: {failed.message or 'see its log'}", at, blame)
-
-    async def _blame(self, observed: DagRun, task: Task | None) -> Any:
-        """Return who can mend a failed task: its program says so; one that could say nothing was not to blame."""
-        verdict = None
-        if task is not None:
-            verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
-        return USER if isinstance(verdict, dict) and verdict.get("kind") == "user" else SYSTEM
+            verdict = await self._verdict.of(run, observed, failed, tasks.get(failed.name), asked=False)
+            failed.message = failed.message or verdict.summary
+            end(run, state, "Failed", f"{failed.name}: {failed.message}", at, USER if verdict.users else SYSTEM)
+            run_verdict.write(status, verdict)
 
     async def _step(self, run: Any, observed: DagRun, task: Task) -> wire.PipelineRunStepInfo:
         """Return one step with what its task took and gave.  What an ended step pushed is fetched once."""
@@ -117,6 +121,16 @@ class RunReport:
             verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
             step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
         return step
+
+
+def _first_killed(steps: Sequence[Any]) -> Any | None:
+    """Return the first step that was killed, of a mapped task the instance; None if none was."""
+    for step in steps:
+        if (found := _first_killed(step.sub_steps)) is not None:
+            return found
+        if step.state == wire.PIPELINE_RUN_STEP_STATE_KILLED and not step.sub_steps:
+            return step
+    return None
 
 
 def _known(steps: Sequence[Any], name: str) -> Any | None:

@@ -5,6 +5,7 @@ Evidence is looked for in the task's XCom, then in its job's folder, then in wha
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from api.workflows import typed
 SPEC = "spec.json"
 MOST_FRAMES = 12
 MOST_LINKS = 5
+LONGEST_MESSAGE = 1000
 
 
 def write(status: Any, verdict: verdicts.Verdict | None) -> None:
@@ -145,7 +147,9 @@ async def from_airflow(airflow: Airflow, observed: DagRun, task: Task, known: Ma
         found["log"] = left.last_lines("\n".join(lines))
     details = [record["error_detail"] for record in records if record.get("error_detail")]
     if details and (chain := _chain(details[-1])):
-        found["exception"] = {"chain": chain}
+        places = [frame for link in reversed(chain) for frame in reversed(link["frames"])]
+        own = next((frame for frame in places if left.is_users(frame["file"])), None)
+        found["exception"] = {"chain": chain, **({"at": own} if own else {})}
     found["events"] = await airflow.events(observed.dag_id, observed.run_id, task)
     return found
 
@@ -153,18 +157,24 @@ async def from_airflow(airflow: Airflow, observed: DagRun, task: Task, known: Ma
 def _chain(detail: Any) -> list[dict[str, Any]]:
     """Return Airflow's form of a chain of exceptions in ours: the raised one first."""
     links = [link for link in detail if isinstance(link, Mapping)] if isinstance(detail, list) else []
-    return [
-        {
-            "type": str(link.get("exc_type") or ""),
-            "message": str(link.get("exc_value") or "")[:1000],
-            "frames": [
-                {"file": str(frame.get("filename")), "line": frame.get("lineno"), "function": str(frame.get("name"))}
-                for frame in link.get("frames") or ()
-                if isinstance(frame, Mapping)
-            ][-MOST_FRAMES:],
-        }
-        for link in links[:MOST_LINKS]
-    ]
+    return [_link(link) for link in links[:MOST_LINKS]]
+
+
+def _link(link: Mapping[str, Any]) -> dict[str, Any]:
+    frames = [frame for frame in link.get("frames") or () if isinstance(frame, Mapping)]
+    name = str(link.get("exc_type") or "")
+    made: dict[str, Any] = {
+        "type": name,
+        "message": str(link.get("exc_value") or "")[:LONGEST_MESSAGE],
+        "frames": [
+            {"file": str(frame.get("filename")), "line": frame.get("lineno"), "function": str(frame.get("name"))}
+            for frame in frames[-MOST_FRAMES:]
+        ],
+    }
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, BaseException):
+        made["bases"] = [base.__name__ for base in known.__mro__[1:-2]]
+    return made
 
 
 def shortened(evidence: Mapping[str, Any]) -> dict[str, Any]:

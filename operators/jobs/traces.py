@@ -6,13 +6,13 @@ Holds no values of variables: they may be rows of data or secrets.
 from __future__ import annotations
 
 import linecache
-import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from api.evidence import is_users
 
 STACKS = "stacks"
 STACK_BEGINS = "(most recent call first)"
@@ -21,16 +21,8 @@ MOST_LINKS = 5
 MOST_FRAMES = 12
 LONGEST_MESSAGE = 1000
 AROUND = 2
-PLATFORM = Path(__file__).resolve().parents[2]
-OURS = tuple(str(PLATFORM / name) + os.sep for name in ("api", "operators", "serving", "plugins", "dags"))
 # The interpreter writes to them for as long as the process lives.
 _open: list[IO[str]] = []
-INSTALLED = tuple(
-    {
-        os.path.realpath(place) + os.sep
-        for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    }
-)
 
 
 def described(error: BaseException, root: str = "") -> dict[str, Any]:
@@ -44,15 +36,6 @@ def described(error: BaseException, root: str = "") -> dict[str, Any]:
     if places:
         found["at"] = {**places[0], "source": _around(places[0])}
     return found
-
-
-def is_users(file: str, root: str = "") -> bool:
-    """Whether a file is the user's own: below `root`, or neither installed nor the platform's."""
-    path = os.path.realpath(file)
-    # Compiled code names its source by a relative path.
-    if not os.path.isabs(file) or "site-packages" in path or path.startswith((*OURS, *INSTALLED)):
-        return False
-    return not root or path.startswith(os.path.realpath(root) + os.sep) or not path.startswith(str(PLATFORM) + os.sep)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

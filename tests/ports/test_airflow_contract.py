@@ -266,3 +266,18 @@ async def test_a_pool_says_how_many_places_it_has(subject: Subject) -> None:
     assert await subject.airflow.waiting("no-such-pool") == []
     with pytest.raises(NotFound):
         await subject.airflow.pool("no-such-pool")
+
+
+async def test_what_airflow_knows_of_a_task_is_its_log_and_its_events(subject: Subject) -> None:
+    run = await subject.airflow.trigger("contract.quick", "ma__log__1", {})
+    if subject.fake:
+        task = subject.fake.runs[run.dag_id, run.run_id].tasks["give", -1]
+        task.log = [{"event": "first"}, {"event": "failed", "error_detail": [{"exc_type": "ValueError"}]}]
+        task.events = [{"event": "failed", "extra": "why"}]
+    await subject.until(run, "success")
+    (task_of_run,) = await subject.airflow.tasks(run.dag_id, run.run_id)
+    records = await subject.airflow.log_records(run.dag_id, run.run_id, task_of_run)
+    assert all(isinstance(record["event"], str) for record in records)
+    assert records[0]["event"] in await subject.airflow.task_log(run.dag_id, run.run_id, task_of_run)
+    for event in await subject.airflow.events(run.dag_id, run.run_id, task_of_run):
+        assert event.keys() == {"event", "extra"}

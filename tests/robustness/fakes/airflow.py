@@ -201,6 +201,8 @@ class FakeAirflow(Again):
             ("GET", "/dags/{dag}/tasks", self._dag_tasks),
             ("GET", "/pools/{pool}", self._pool),
             ("GET", f"{run}/taskInstances/{{task}}/xcomEntries/{{key}}", self._xcom),
+            ("GET", f"{run}/taskInstances/{{task}}/logs/{{attempt}}", self._log),
+            ("GET", "/eventLogs", self._events),
         ]
         routes = [Route(f"/api/v2{path}", self._guarded(work), methods=[verb]) for verb, path, work in table]
         return [Route("/auth/token", self._grant), Route("/api/v2/monitor/health", self._health), *routes]
@@ -323,6 +325,19 @@ class FakeAirflow(Again):
         if request.path_params["dag"] == "~":
             return page(request, "task_instances", self._waiting(request))
         return page(request, "task_instances", [task_json(task) for task in self._run(request).tasks.values()])
+
+    def _log(self, request: Request, _: Any) -> dict[str, Any]:
+        index = int(request.query_params.get("map_index", "-1"))
+        task = self._run(request).tasks.get((request.path_params["task"], index))
+        if task is None:
+            raise HTTPException(404, "TaskInstance not found")
+        return {"content": task.log, "continuation_token": None}
+
+    def _events(self, request: Request, _: Any) -> dict[str, Any]:
+        asked = request.query_params
+        run = self.runs.get((asked["dag_id"], asked["run_id"]))
+        tasks = [task for task in run.tasks.values() if task.task_id == asked["task_id"]] if run else []
+        return page(request, "event_logs", [event for task in tasks for event in task.events])
 
     def _xcom(self, request: Request, _: Any) -> dict[str, Any]:
         key = request.path_params["key"]

@@ -17,7 +17,10 @@ ENDED_TASKS = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 @dataclass
 class FakeTask:
-    """One task instance.  `xcoms`: what it pushed, by key; `tries`: those before the present one."""
+    """One task instance.  `xcoms`: what it pushed, by key; `tries`: those before the present one.
+
+    log: records of its last try; events: what Airflow notes of it beside its state.
+    """
 
     task_id: str
     map_index: int = -1
@@ -29,6 +32,8 @@ class FakeTask:
     pool: str = "default_pool"
     scheduled: datetime | None = None
     tries: list[FakeTask] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass

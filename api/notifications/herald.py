@@ -26,6 +26,8 @@ from api.store.base import Change, Criterion, Group, Key, Operator, Query
 from api.store.values import UPDATED_LABEL
 
 NAME = "michelangelo.notifications"
+# Of the ids of messages: short, so that a header with one is a single line.
+DOMAIN = "notice.michelangelo"
 TRIGGERED_BY = "pipelinerun.michelangelo/triggered-by"
 SAVE_S = 1.0
 IDLE_SAVE_S = 60.0
@@ -166,7 +168,7 @@ class Herald:
         stored.status.state = wire.NOTICE_STATE_SENDING
         for number, _ in enumerate(wanted):
             stored.status.deliveries.add(
-                state=wire.DELIVERY_STATE_WAITING, message_id=f"{stored.metadata.uid}.{number}@{NAME}"
+                state=wire.DELIVERY_STATE_WAITING, message_id=f"{stored.metadata.uid}.{number}@{DOMAIN}"
             )
         await self._resources.update_status(stored)
 

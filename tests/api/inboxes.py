@@ -36,6 +36,7 @@ class Mailbox:
     next_answers: list[str] = field(default_factory=list)
     tries: int = 0
     port: int = 0
+    answer_after_s: float = 0.0
     # What it was logged in with.
     logins: list[tuple[str, str]] = field(default_factory=list)
 
@@ -54,6 +55,7 @@ class Mailbox:
         answer = self.next_answers.pop(0) if self.next_answers else FINE
         if answer == HANG:
             await asyncio.sleep(600)
+        await asyncio.sleep(self.answer_after_s)
         if answer in (FINE, HANG_UP):
             assert isinstance(envelope.content, bytes)
             parsed = message_from_bytes(envelope.content, policy=policy.default)
@@ -86,7 +88,7 @@ def mail_server(*, tls: ssl.SSLContext | None = None, login: bool = False, port:
             tls_context=tls,
             require_starttls=tls is not None,
             authenticator=authenticate if login else None,
-            auth_required=login,
+            auth_required=login and tls is not None,
             auth_require_tls=tls is not None,
             enable_SMTPUTF8=False,
             loop=loop,
@@ -98,9 +100,18 @@ def mail_server(*, tls: ssl.SSLContext | None = None, login: bool = False, port:
         ready.set()
         await stop.wait()
         server.close()
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.sleep(0.01)
+
+    def run() -> None:
+        loop.run_until_complete(serve())
+        loop.close()
 
     stop = asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert ready.wait(soon(2.0))
     try:
@@ -108,10 +119,6 @@ def mail_server(*, tls: ssl.SSLContext | None = None, login: bool = False, port:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(soon(2.0))
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()
 
 
 @dataclass

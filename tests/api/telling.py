@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from api.kinds import kinds
 from api.notifications.herald import Herald
 from api.notify_settings import NotifySettings
 from api.resources import Resources
-from api.store.base import Query
+from api.store.base import Query, Write
 from api.store.sqlite import SqliteStore
 from api.workflows import TEMPLATE_TYPE, typed
 from tests.patience import soon
@@ -94,9 +95,20 @@ class Telling:
             found.status.end_time.GetCurrentTime()
         return await self.resources.update_status(found)
 
+    async def overwrite(self, resource: Any) -> None:
+        """Store an object without a look at it, as an earlier release did."""
+        await self.store.update(Write(resource, resource.metadata.resourceVersion))
+
     async def notices(self) -> list[Any]:
         """Return all notices there are."""
         return list((await self.resources.list("Notice")).items)
+
+    async def until(self, holds: Callable[[], bool], promised_s: float = 4.0) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + soon(promised_s)
+        while not holds():
+            assert time.monotonic() < deadline, await self.notices()
+            await asyncio.sleep(0.02)
 
     async def ended(self, count: int, promised_s: float = 4.0) -> list[Any]:
         """Wait until there are so many notices, and each has ended."""

@@ -78,8 +78,6 @@ class ControlPlane:
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
         sweeper = Sweeper(leadership.resources, self._blobs)
-        herald = Herald(leadership.resources, {self._config.airflow_url: self._config.notify.link_url})
-        keeping = Keeping(leadership.resources)
         events = (Broker(leadership.resources).run, EventRetention(leadership.resources).run)
         herald = Herald(leadership.resources, {self._config.airflow_url: self._config.notify.link_url})
         keeping = Keeping(leadership.resources)

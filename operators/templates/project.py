@@ -13,6 +13,7 @@ from airflow.sdk import DAG, get_parsing_context
 
 from api.config import load
 from operators.templates import params
+from operators.templates.authored import authored_dag
 from operators.templates.broken import broken_dag
 from operators.templates.registry import TEMPLATES, template_dag
 from operators.templates.steps import steps_dag
@@ -80,6 +81,8 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     }
     if manifest["steps"]:
         return steps_dag(manifest["steps"], dag_id=name, described=described, **settings)
+    if manifest.get("graph"):
+        return authored_dag(manifest["graph"], manifest["code"], dag_id=name, described=described, **settings)
     if manifest["template"] not in TEMPLATES:
         raise ValueError(f"there is no template {manifest['template']!r}: use {', '.join(TEMPLATES)}")
     values = {**manifest["params"], params.HIDDEN: described}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from api.cli.commands import authored
 from api.cli.commands.explain import explain, replay
 
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the groups."""
     pipeline = typer.Typer(no_args_is_help=True, help="Start pipelines.")
     pipeline.command("run")(run)
+    authored.add(pipeline)
     app.add_typer(pipeline, name="pipeline")
     runs = typer.Typer(no_args_is_help=True, help="Follow, read and stop runs.")
     for command in (wait, logs, kill, explain, replay):

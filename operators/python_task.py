@@ -1,0 +1,203 @@
+"""One step of a pipeline written in Python, as an Airflow task.  Decides where it runs; `authoring.execute` runs it.
+
+A `local` step without an environment of its own runs in the Airflow task's process; everything else is a job of an
+engine.  An XCom holds a reference to what a step returned, with the position of its instance in its loops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from api.code_tar import code_path, unpack
+from api.config import load
+from api.demands import memory_bytes
+from api.evidence import read as read_evidence
+from operators.authoring.execute import execute
+from operators.authoring.graph import Graph, Step
+from operators.authoring.params import completed
+from operators.authoring.resolve import SKIPPED, Index, Resolver, Skip
+from operators.engines.base import JobResult, JobSpec
+from operators.errors import UserError
+from operators.job import JobOperator, job_id, run_of
+from operators.jobs.evidence import recorded
+from operators.jobs.run import SPEC
+from operators.task_process import TaskProcess
+from operators.values.store import Values, values_at
+from operators.xcom_results import XComResults
+
+AUTHORED = "authored"
+"""Under which name a DAG keeps its graph: among the macros, which Airflow does not serialize."""
+PROGRAM = "python_task"
+RUN_VARIABLE = "MA_PIPELINE_RUN"
+
+
+@dataclass(frozen=True)
+class Authored:
+    """What a DAG is made of.  `code`: SHA-256 of its packed files."""
+
+    graph: Graph
+    code: str
+
+
+def stored_values() -> Values:
+    """Return the values of this platform's artifact store."""
+    return values_at(str(load().artifacts_path / "values"))
+
+
+def resolver_of(context: Any, index: Index, item: Mapping[str, Any] | None) -> Resolver:
+    """Return what knows the values of a run: its parameters, and what earlier tasks left as XComs."""
+    graph = authored_of(context).graph
+    given = {name: context["params"][name] for name in graph.params.get("properties", {}) if name in context["params"]}
+    results = XComResults(graph, context["ti"], index, item)
+    return Resolver(graph, completed(graph.params, given), results, stored_values())
+
+
+def authored_of(context: Any) -> Authored:
+    """Return what the DAG of a task is made of."""
+    found: Authored = context["dag"].user_defined_macros[AUTHORED]
+    return found
+
+
+class ItemsOperator(BaseOperator):
+    """Lists the items of a loop, over which Airflow maps the steps of the loop.  No step of the pipeline itself."""
+
+    ui_color = "#f4f4f4"
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Return an entry for each instance: its position, and a reference to its item."""
+        try:
+            found = resolver_of(context, (), None).expand(authored_of(context).graph.loop(self.task_id))
+        except UserError as error:
+            _give_verdict(context, "user", str(error))
+            raise AirflowFailException(str(error)) from error
+        if found is SKIPPED:
+            raise AirflowSkipException("what it goes over was skipped")
+        return [{"index": list(index), **item.to_json()} for index, item in found.items()]
+
+
+class PythonTaskOperator(JobOperator):
+    """Runs the step of its name.  `entry`: of the instance of a step in a loop, from ItemsOperator."""
+
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, *, entry: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple_outputs = False
+        self.entry = entry
+        self._process = TaskProcess()
+        self._inputs: Mapping[str, Any] = {}
+
+    def execute(self, context: Any) -> Any:
+        """Run the step, unless its condition does not hold or what it needs was skipped."""
+        step = self._step(context)
+        try:
+            found = resolver_of(context, self._index, self.entry).inputs(step, self._index)
+        except UserError as error:
+            _give_verdict(context, "user", str(error))
+            raise AirflowFailException(str(error)) from error
+        if isinstance(found, Skip):
+            context["ti"].xcom_push(key="skipped", value=found.message)
+            raise AirflowSkipException(found.message)
+        self._inputs = found
+        if is_job(step):
+            return super().execute(context)
+        context["ti"].xcom_push(key="inputs", value=dict(found))
+        return self._here(context, step)
+
+    def _here(self, context: Any, step: Step) -> dict[str, Any]:
+        spec, values = self.job(context), stored_values()
+        folder, root = load().jobs_path / spec.job_id, spec.args["run"]["root_dir"]
+        _write_spec(folder, spec)
+        sys.path.insert(0, root)
+        os.environ[RUN_VARIABLE] = f"{spec.args['run']['project']}/{spec.args['run']['pipeline_run']}"
+        try:
+            with recorded(folder, root=root, job=step.name), self._process.working():
+                outcome = execute(step, self._inputs, values)
+        except UserError as error:
+            _give_verdict(context, "user", str(error), folder)
+            raise AirflowFailException(str(error)) from error
+        except Exception as error:
+            kind = "user" if is_users(error, root) else "system"
+            _give_verdict(context, kind, f"{type(error).__name__}: {error}", folder)
+            raise
+        return self._output(outcome.output.to_json())
+
+    def job(self, context: Any) -> JobSpec:
+        """Return the step as a job."""
+        step, run = self._step(context), run_of(context)
+        run["root_dir"] = str(unpacked(run["project"], authored_of(context).code))
+        memory = step.resources.get("memory")
+        return JobSpec(
+            job_id(context),
+            PROGRAM,
+            {"run": run, "step": asdict(step), "inputs": dict(self._inputs)},
+            step.timeout_s or 0,
+            memory_bytes(memory) // 2**20 if memory else 0,
+        )
+
+    def outputs(self, result: JobResult) -> Any:
+        """Return the reference that the program gave."""
+        return self._output({"digest": result.outputs["digest"], "format": result.outputs["format"]})
+
+    def on_kill(self) -> None:
+        """End the step's work: its job, or what it started and this process."""
+        if self._process.is_working:
+            self._process.end()
+        else:
+            super().on_kill()
+
+    def _output(self, reference: Mapping[str, str]) -> dict[str, Any]:
+        return {**reference, **({"index": list(self._index)} if self._index else {})}
+
+    def _step(self, context: Any) -> Step:
+        return authored_of(context).graph.step(self.task_id)
+
+    @property
+    def _index(self) -> Index:
+        return tuple(self.entry["index"]) if self.entry is not None else ()
+
+
+def is_job(step: Step) -> bool:
+    """Whether a step needs a process of its own."""
+    return step.engine != "local" or bool(step.environment)
+
+
+def unpacked(project: str, code: str) -> Path:
+    """Return the folder of a run's code.  Raises AirflowFailException if it is not in the artifact store."""
+    config = load()
+    try:
+        return unpack(code_path(config.artifacts_path, project, code), code, config.home / "code")
+    except (ValueError, FileNotFoundError) as error:
+        told = f"the code {code[:12]} of this run is not in the artifact store: `ma pipeline apply -f` puts it there"
+        raise AirflowFailException(told) from error
+
+
+def is_users(error: BaseException, root: str) -> bool:
+    """Whether an exception came out of the user's own code."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename.startswith(f"{root}{os.sep}"):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _write_spec(folder: Path, spec: JobSpec) -> None:
+    """Leave what was asked for where a replay of the step looks for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"job_id": spec.job_id, "program": spec.program, "args": dict(spec.args)})
+    (folder / SPEC).write_text(text)
+
+
+def _give_verdict(context: Any, kind: str, message: str, folder: Path | None = None) -> None:
+    told = {"kind": kind, "message": message[:2000], "evidence": read_evidence(folder) if folder else {}}
+    context["ti"].xcom_push(key="verdict", value=told)

@@ -14,6 +14,7 @@ from api.kinds import Resource
 from api.notifications.receivers import admit_notifications
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned
+from api.run_wishes import admit_wishes
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
 from api.trigger_checks import refuse_ended, refuse_paused, trigger_run_faults
@@ -136,7 +137,7 @@ def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
 
 def _unsupported(run: Any) -> list[FieldViolation]:
     text = "is not carried out by this release"
-    fields = ("draft", "resume", "retry_info")
+    fields = ("draft",)
     found = [FieldViolation(f"spec.{field}", text) for field in fields if run.spec.HasField(field)]
     alone = run.spec.local_diff and not run.spec.HasField("pipeline_spec")
     told = "says how spec.pipeline_spec differs from its commit: give that too"
@@ -232,7 +233,7 @@ ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Revision": (admit_revision,),
     "Event": (admit_event,),
     "Pipeline": (admit_pipeline, admit_notifications),
-    "PipelineRun": (admit_run, admit_notifications),
+    "PipelineRun": (admit_run, admit_wishes, admit_notifications),
     "Subscription": (admit_subscription,),
     "TriggerRun": (admit_trigger, admit_notifications),
 }

@@ -296,7 +296,7 @@ class Resources(Reads):
             server_fields.touch(new, spec=False)
             try:
                 write = Write(new, stored.metadata.resourceVersion)
-                return await self._done(await self._store.update(write, Trail(fence=self._fence)))
+                return await self._done(await self._store.update(write, self._trail("UpdateStatus", key)))
             except Conflict as error:
                 if error.reason == "DEPOSED":
                     raise

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from api.errors import Conflict, InvalidArgument, NotFound
 from operators.hooks.michelangelo import client
-from operators.job import run_of
+from operators.job import run_of, taken_over
 from operators.triggers import RolloutTrigger
 
 REVISION_WAIT_S = 10.0
@@ -35,6 +35,8 @@ class DeployModelOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, str]:
         """Set the desired revision and wait outside of a worker."""
+        if (taken := taken_over(context)) is not None:
+            return taken
         context["ti"].xcom_push(key="inputs", value={"deployment": self.deployment, "model": self.model})
         outputs = {"deployment": self.deployment, "revision": self.model}
         if self.deployment:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from api.reuse import REUSED, message_of, reuse_of, stops_before
 from api.run_names import adopted_name, job_name
 from operators.engines import engine as engine_of
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
@@ -45,6 +46,8 @@ class JobOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, str]:
         """Submit the job, or find the one that an earlier try submitted, and wait for it outside of a worker."""
+        if (taken := taken_over(context)) is not None:
+            return taken
         spec = self.job(context)
         context["ti"].xcom_push(key="inputs", value={k: v for k, v in spec.args.items() if k != "run"})
         engine = self._engine()
@@ -95,6 +98,22 @@ def job_id(context: Any) -> str:
     """Return the id of a task's job: the same for every try."""
     ti = context["ti"]
     return job_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+
+
+def taken_over(context: Any) -> dict[str, Any] | None:
+    """Return the outputs that a task takes over from an earlier run, None if it has to do its work.
+
+    Every operator of ours asks before it begins.  Raises AirflowSkipException where the run stops before the task.
+    """
+    ti, conf = context["ti"], context["dag_run"].conf or {}
+    if stops_before(conf, ti.task_id):
+        raise AirflowSkipException("not asked for: the run stops before it")
+    step = ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
+    entry = reuse_of(conf, step, ti.try_number)
+    if entry is None:
+        return None
+    ti.xcom_push(key=REUSED, value={"from": entry.get("from"), "message": message_of(entry)})
+    return dict(entry["outputs"])
 
 
 def run_of(context: Any) -> dict[str, str]:

@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 from api.airflow import DagRun
+from api.controllers.attempts import in_airflow
 from api.controllers.pipeline_run import ACTIVE, ADOPTED, PipelineRunController
 from api.controllers.pipeline_run import run_id as run_id_of
 from api.controllers.platform import Platform
 from api.controllers.run_report import STATES, TERMINAL, has_ended
 from api.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
-from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
 from api.run_names import adopted_name
 from api.store.base import Key
@@ -142,9 +142,7 @@ def agrees(run: Any | None, found: DagRun) -> bool:
         return False
     state = STATES.get(found.state)
     if state in TERMINAL:
-        killed = run.status.state == wire.PIPELINE_RUN_STATE_KILLED
-        told = wire.PIPELINE_RUN_STATE_FAILED if killed else run.status.state
-        return has_ended(run) and told == state
+        return has_ended(run) and in_airflow(run.status.state) == state
     return bool(run.status.state == state)
 
 

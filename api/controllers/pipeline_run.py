@@ -11,8 +11,13 @@ from typing import Any
 
 from api import failpoints
 from api.airflow import DagRun
+from api.controllers import pending
+from api.controllers.attempts import begin_again, in_airflow
 from api.controllers.conditions import set_condition
+from api.controllers.edits import ended_steps, in_somebodys_name, marked_steps, say_changed
 from api.controllers.platform import Platform
+from api.controllers.resumes import CannotResume, Resumes
+from api.controllers.retries import Retries, is_due, is_wished
 from api.controllers.run_dags import RunDags, Unusable
 from api.controllers.run_report import STATES, SYSTEM, TERMINAL, USER, RunReport, end, has_ended
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
@@ -22,6 +27,7 @@ from api.kinds import Resource
 from api.pipeline_dags import OF_REVISION, dag_id, dag_of
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
+from api.store.values import PENDING as UNSEEN
 from api.workflows import HIDDEN_PARAM, is_built, plain, spec_hash
 
 __all__ = ["ADOPTED", "TERMINAL", "PipelineRunController", "run_id"]
@@ -45,13 +51,15 @@ def run_id(run: Any) -> str:
 
 
 class PipelineRunController:
-    """PENDING -> RUNNING -> SUCCEEDED | FAILED | KILLED; never back."""
+    """PENDING -> RUNNING -> SUCCEEDED | FAILED | KILLED | SKIPPED; never back, unless it is another attempt."""
 
     kind = "PipelineRun"
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._report = RunReport(platform)
+        self._retries = Retries(platform)
+        self._resumes = Resumes(platform)
         self.dags = RunDags(platform)
         # Of the runs that have not ended; those that have are found by what their DAG run says.
         self._keys: dict[tuple[str, str], Key] = {}
@@ -60,18 +68,19 @@ class PipelineRunController:
 
     @property
     def unsettled(self) -> Group:
-        """Those that did not end, and those to be removed."""
+        """Those that did not end, those to be removed, and those whose spec changed and nobody looked."""
         ended = Criterion("state", Operator.NOT_IN, tuple(sorted(TERMINAL)))
-        return Group((ended, Criterion(DELETING, Operator.IS_NOT_NULL)), any=True)
+        others = (Criterion(column, Operator.IS_NOT_NULL) for column in (DELETING, UNSEEN))
+        return Group((ended, *others), any=True)
 
     def settled(self, resource: Resource) -> bool:
-        """Whether it ended and is not to be removed."""
-        return has_ended(resource) and not resource.metadata.HasField("deletionTimestamp")
+        """Whether it ended, and is neither to be removed nor to be begun again."""
+        return has_ended(resource) and not is_wished(resource) and not resource.metadata.HasField("deletionTimestamp")
 
     def waits(self, resource: Resource) -> bool:
         """Whether its DAG run was begun, and nothing is asked of it but to go on."""
         run: Any = resource
-        asked = run.spec.kill or run.metadata.HasField("deletionTimestamp")
+        asked = run.spec.kill or is_wished(run) or run.metadata.HasField("deletionTimestamp")
         return bool(run.status.workflow_run_id) and not asked
 
     async def related(self, change: Change) -> Sequence[Key]:
@@ -106,7 +115,7 @@ class PipelineRunController:
         changed = key in self._changed
         self._changed.discard(key)
         again_s = None
-        if changed or not has_ended(run):
+        if changed or is_wished(run) or not has_ended(run):
             run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
             again_s = await self._follow(key, run, changed)
         if has_ended(run):
@@ -115,19 +124,24 @@ class PipelineRunController:
 
     async def _follow(self, key: Key, run: Any, changed: bool) -> float | None:
         try:
-            if has_ended(run) and not await self._began_again(run):
+            if is_wished(run):
+                run.CopyFrom(await self._retries.accept(run))
+            external = has_ended(run) and await self._began_again(run)
+            if has_ended(run):
                 return None
-            return await self._advance(run)
+            return await self._advance(run, external)
         except Unavailable as error:
             if changed:
                 self._changed.add(key)
             reason = NOT_READY if error.reason == NOT_READY else "DependencyUnavailable"
             if not has_ended(run):
                 set_condition(run, "Triggered", None, reason, error.message)
+                pending.waits(run, reason, error.message)
                 await self._platform.resources.update_status(run)
             raise
 
-    async def _advance(self, run: Any) -> float | None:
+    async def _advance(self, run: Any, external: bool) -> float | None:
+        """Look at a run that has not ended.  `external`: somebody changed it in Airflow."""
         name = dag_of(run)
         run.status.state = run.status.state or wire.PIPELINE_RUN_STATE_PENDING
         observed = await self._observe(name, run)
@@ -145,12 +159,21 @@ class PipelineRunController:
         if observed is not None:
             if observed.state in ACTIVE:
                 await self.dags.stands(run)
+            if is_due(run):
+                await self.dags.stands(run)
+                observed = await self._retries.tell_airflow(run, observed)
             if run.spec.kill and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
                 observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
+            ended = ended_steps(run)
             await self._report.describe(run, observed)
+            if marked := marked_steps(ended, run):
+                say_changed(run, f"{', '.join(marked)} in Airflow")
+                external = True
         failpoints.hit("status.before_write")
-        await self._platform.resources.update_status(run)
+        resources = self._platform.resources
+        # What a person did outside of the API is in the audit log all the same.
+        await (resources.of(in_somebodys_name()) if external else resources).update_status(run)
         return self._again_s(run)
 
     def _again_s(self, run: Any) -> float | None:
@@ -177,19 +200,11 @@ class PipelineRunController:
             if _is_ours(run, observed) and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(name, run_id(run))
             return False
-        state = STATES.get(observed.state)
-        told = (
-            wire.PIPELINE_RUN_STATE_FAILED if run.status.state == wire.PIPELINE_RUN_STATE_KILLED else run.status.state
-        )
-        if state == told:
+        if STATES.get(observed.state) == in_airflow(run.status.state):
             return False
-        run.status.state = wire.PIPELINE_RUN_STATE_PENDING
-        run.status.error_message = ""
-        run.status.ClearField("end_time")
-        run.status.ClearField("exception_type")
-        set_condition(run, "Succeeded", None, "ExternallyChanged")
         text = f"it is {observed.state} in Airflow after it had ended"
-        set_condition(run, "ExternallyChanged", True, "ChangedInAirflow", text)
+        begin_again(run, "ExternallyChanged", text)
+        say_changed(run, text)
         return True
 
     async def _observe(self, name: str, run: Any) -> DagRun | None:
@@ -211,13 +226,18 @@ class PipelineRunController:
             return None
         if pipeline is None:
             set_condition(run, "SourcePipeline", None, "Building", "waits for its pipeline")
+            pending.waits(run, pending.NOT_BUILT, f"waits until pipeline {run.spec.pipeline.name} is ready")
             return None
         snapshot = run.status.source_pipeline.pipeline
         snapshot.CopyFrom(pipeline)
         snapshot.ClearField("status")
         snapshot.status.latest_revision.CopyFrom(pipeline.status.latest_revision)
         set_condition(run, "SourcePipeline", True, "Resolved")
-        conf = self._conf(run, pipeline)
+        try:
+            conf = await self._resumes.conf(name, run, self._conf(run, pipeline))
+        except CannotResume as error:
+            self._fail(run, error.reason, error.message, USER)
+            return None
         # Told before it is asked for: whoever watches sees the run wait, whatever becomes of the request.
         await self._platform.resources.update_status(run)
         try:

@@ -11,9 +11,24 @@ from google.protobuf import json_format
 from api.airflow import DagRun, Task
 from api.controllers import run_verdict
 from api.controllers.conditions import set_condition
+from api.controllers.pending import waits_no_more
 from api.controllers.platform import Platform
-from api.controllers.steps import ENDED, first_failed, grouped, in_order, log_url, run_url, set_time, settle, step_of
+from api.controllers.steps import (
+    ENDED,
+    first_failed,
+    flat,
+    in_order,
+    log_url,
+    nested,
+    run_url,
+    set_time,
+    settle,
+    step_of,
+)
+from api.controllers.tries import add_earlier_tries, say_why_skipped
+from api.controllers.waiting import Waiting
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+from api.workflows import STEPS_TYPE, content
 
 STATES = {
     "queued": wire.PIPELINE_RUN_STATE_PENDING,
@@ -39,12 +54,13 @@ def has_ended(run: Any) -> bool:
 
 def end(run: Any, state: Any, reason: str, message: str, at: datetime, blame: Any = NOBODY) -> None:
     """End a run.  `at`: when it ended; `blame`: who can mend the failure, SYSTEM or USER, as far as it is known."""
-    status, fine = run.status, state == wire.PIPELINE_RUN_STATE_SUCCEEDED
+    status, fine = run.status, state in (wire.PIPELINE_RUN_STATE_SUCCEEDED, wire.PIPELINE_RUN_STATE_SKIPPED)
     status.state = state
     status.error_message = "" if fine else message
     status.exception_type = blame
     set_time(status.end_time, at)
     set_condition(run, "Succeeded", fine, reason, message)
+    waits_no_more(run)
     asked = state == wire.PIPELINE_RUN_STATE_KILLED
     judged = state in (wire.PIPELINE_RUN_STATE_FAILED, wire.PIPELINE_RUN_STATE_KILLED)
     run_verdict.write(status, run_verdict.without_task(run, reason, message, asked=asked) if judged else None)
@@ -58,6 +74,7 @@ class RunReport:
         self._url = platform.config.airflow_url
         self._now = platform.now
         self._verdict = run_verdict.RunVerdict(platform)
+        self._waiting = Waiting(platform)
 
     async def describe(self, run: Any, observed: DagRun) -> None:
         """Set the status of `run` from its DAG run and its tasks."""
@@ -69,12 +86,15 @@ class RunReport:
         tasks = await self._airflow.tasks(observed.dag_id, observed.run_id)
         steps = [(task, await self._step(run, observed, task)) for task in in_order(tasks)]
         del status.steps[:]
-        status.steps.extend(grouped(steps))
+        # The names of explicit steps may have dots; those of tasks in groups do.
+        groups = content(status.source_pipeline.pipeline.spec)[0] != STEPS_TYPE
+        status.steps.extend(nested(steps, groups=groups))
         state = STATES.get(observed.state, wire.PIPELINE_RUN_STATE_RUNNING)
         if state == wire.PIPELINE_RUN_STATE_FAILED and run.spec.kill:
             state = wire.PIPELINE_RUN_STATE_KILLED
         if state not in TERMINAL:
-            status.state = max(status.state, state)
+            waits = await self._waiting.tell(run, observed, tasks)
+            status.state = max(status.state, wire.PIPELINE_RUN_STATE_PENDING if waits else state)
             run_verdict.write(status, None)
             return
         await self._finish(run, observed, state, {step.name: task for task, step in steps})
@@ -88,6 +108,8 @@ class RunReport:
             if (killed := _first_killed(status.steps)) is not None:
                 verdict = await self._verdict.of(run, observed, killed, tasks.get(killed.name), asked=True)
                 run_verdict.write(status, verdict)
+        elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED and _was_unnecessary(status.steps):
+            end(run, wire.PIPELINE_RUN_STATE_SKIPPED, "NotNecessary", "no step had anything to do", at)
         elif state == wire.PIPELINE_RUN_STATE_SUCCEEDED:
             end(run, state, "Succeeded", "", at)
         elif failed is None:
@@ -102,21 +124,23 @@ class RunReport:
         """Return one step with what its task took and gave.  What an ended step pushed is fetched once."""
         step = step_of(task, log_url(self._url, observed.dag_id, observed.run_id, task))
         known = _known(run.status.steps, step.name)
-        if (
-            known is not None
-            and known.state == step.state
-            and known.attempt_ids == step.attempt_ids
-            and task.state in ENDED
-        ):
+        await add_earlier_tries(self._airflow, self._url, observed, task, step, known)
+        same = known is not None and known.attempt_ids == step.attempt_ids and task.state in ENDED
+        skipped = known is not None and known.state == wire.PIPELINE_RUN_STEP_STATE_SKIPPED and known.message
+        if known is not None and same and (known.state == step.state or skipped):
+            step.state = known.state
             step.input.CopyFrom(known.input)
             step.output.CopyFrom(known.output)
             step.message = known.message
             return step
-        if task.start is None:
+        if task.state == "skipped":
+            await say_why_skipped(self._airflow, observed, task, step)
+        if task.start is None or task.state is None:
             return step
         _fill(step.input, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs"))
         if task.state == "success":
             _fill(step.output, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "return_value"))
+            await say_why_skipped(self._airflow, observed, task, step)
         elif task.state == "failed":
             verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
             step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
@@ -125,12 +149,14 @@ class RunReport:
 
 def _first_killed(steps: Sequence[Any]) -> Any | None:
     """Return the first step that was killed, of a mapped task the instance; None if none was."""
-    for step in steps:
-        if (found := _first_killed(step.sub_steps)) is not None:
-            return found
-        if step.state == wire.PIPELINE_RUN_STEP_STATE_KILLED and not step.sub_steps:
-            return step
-    return None
+    killed = (step for step in flat(steps) if step.state == wire.PIPELINE_RUN_STEP_STATE_KILLED)
+    return next((step for step in killed if not step.sub_steps), None)
+
+
+def _was_unnecessary(steps: Sequence[Any]) -> bool:
+    """Whether a run had steps, and none of them did anything."""
+    leaves = [step for step in flat(steps) if not step.sub_steps]
+    return bool(leaves) and all(step.state == wire.PIPELINE_RUN_STEP_STATE_SKIPPED for step in leaves)
 
 
 def _known(steps: Sequence[Any], name: str) -> Any | None:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from operators.engines import engine
 from operators.engines.base import JobSpec, JobState
@@ -213,3 +213,32 @@ def test_a_task_that_was_killed_before_it_submitted_starts_no_job(home: Path) ->
 def test_an_engine_that_does_not_exist_fails_the_task_for_good(home: Path) -> None:
     with pytest.raises(AirflowFailException, match="'spark': use local, ray"):
         chain(home, engine_name="spark").execute("first")
+
+
+RESUMED = {"ma": {"reuse": {"first": {"outputs": {"args": "as before"}, "from": "run-1"}}, "skip": ["second"]}}
+
+
+def test_a_stage_that_an_earlier_run_did_takes_its_outputs_over_and_starts_nothing(home: Path) -> None:
+    run = chain(home)
+    run.conf = RESUMED
+    assert run.execute("first") == {"args": "as before"}
+    assert run.xcoms["first", "reused"]["from"] == "run-1"
+    assert "taken over from run-1" in run.xcoms["first", "reused"]["message"]
+    assert run.xcoms["first", "args"] == "as before", "later stages find it as if it had been done"
+    assert ran(home) == 0
+
+
+async def test_a_stage_that_is_tried_again_does_its_work_whatever_an_earlier_run_did(home: Path) -> None:
+    run = chain(home)
+    run.conf = RESUMED
+    outputs = await through(run, try_number=2)
+    assert outputs["args"] != "as before"
+    assert ran(home) == 1
+
+
+def test_a_stage_that_is_not_asked_for_is_skipped(home: Path) -> None:
+    run = chain(home)
+    run.conf = RESUMED
+    with pytest.raises(AirflowSkipException, match="not asked for"):
+        run.execute("second")
+    assert ran(home) == 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from api.controllers.attempts import attempt_of
 from api.controllers.run_report import TERMINAL, has_ended
 from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
@@ -17,7 +18,7 @@ from tests.robustness.fakes.airflow import FakeAirflow, FakeRun
 from tests.simulation.virtual import WHO
 
 ENDS: Mapping[str, set[int]] = {
-    "success": {wire.PIPELINE_RUN_STATE_SUCCEEDED},
+    "success": {wire.PIPELINE_RUN_STATE_SUCCEEDED, wire.PIPELINE_RUN_STATE_SKIPPED},
     "failed": {wire.PIPELINE_RUN_STATE_FAILED, wire.PIPELINE_RUN_STATE_KILLED},
 }
 OWN = "ma__"
@@ -71,7 +72,7 @@ class Checks:
 
     def __init__(self, store: Store, airflow: FakeAirflow) -> None:
         self._store, self._airflow = store, airflow
-        self._states: dict[str, Any] = {}
+        self._states: dict[str, tuple[int, Any]] = {}
         self._generations: dict[str, int] = {}
         self.broken: list[str] = []
         self.gone: set[str] = set()
@@ -102,8 +103,13 @@ class Checks:
             self._look_at_run(change, resource)
 
     def _look_at_run(self, change: Change, run: Any) -> None:
-        before, state = self._states.get(run.metadata.uid, 0), run.status.state
-        self._states[run.metadata.uid] = state
+        # The states of one attempt move forward; a later attempt begins anew, an earlier one never comes back.
+        attempt, state = attempt_of(run), run.status.state
+        latest, before = self._states.get(run.metadata.uid, (1, 0))
+        self._expect(attempt >= latest, change, f"went back from attempt {latest} to {attempt}")
+        self._expect(attempt == latest or before in TERMINAL, change, f"began attempt {attempt} before {latest} ended")
+        before = before if attempt == latest else 0
+        self._states[run.metadata.uid] = attempt, state
         self._expect(_rank(state) >= _rank(before), change, f"went back from {before} to {state}")
         if before in TERMINAL:
             self._expect(state == before, change, f"ended twice: {before}, then {state}")

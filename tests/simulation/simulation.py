@@ -171,6 +171,9 @@ class World:
             if self.rng.random() < 0.3:
                 await self._wait(0, self.rng.choice((5, 150)))
                 await self._kill(name)
+            while self.rng.random() < 0.3:
+                await self._wait(0, self.rng.choice((5, 150, 600)))
+                await self._retry(name)
             if self.rng.random() < 0.4:
                 await self._wait(0, self.rng.choice((5, 150)))
                 await self._delete("PipelineRun", name)
@@ -181,6 +184,13 @@ class World:
             run.spec.kill = True
             await self.users.update(run)
             self.say(f"kill {name}")
+
+    async def _retry(self, name: str) -> None:
+        with contextlib.suppress(ApiError):
+            run = await self.users.get("PipelineRun", "p", name)
+            run.spec.retry_info.activity_id = self.rng.choice(("first", "second", "nobody"))
+            await self.users.update(run)
+            self.say(f"retry {name}")
 
     async def _delete(self, kind: str, name: str) -> None:
         with contextlib.suppress(ApiError):

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from api.airflow import Airflow
 from api.config import Config
 from api.controllers.adoption import Adopter
+from api.controllers.attempts import attempt_of
 from api.controllers.leadership import Leadership
 from api.controllers.pipeline_run import TERMINAL, PipelineRunController, run_id
 from api.controllers.platform import Platform
@@ -32,6 +33,7 @@ from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.manifests import Manifests
 from api.resources import Resources
+from api.run_wishes import admit_wishes
 from api.store import sql
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
@@ -83,7 +85,7 @@ class Place:
     def __init__(self, loop: VirtualLoop, rng: random.Random, folder: Path) -> None:
         self.loop, self.rng = loop, rng
         self.store = SqliteStore(folder / "store.db")
-        self.users = Resources(self.store)
+        self.users = Resources(self.store, {"PipelineRun": (admit_wishes,)})
         self.config = Config(home=folder, projects_root=folder)
         self.runs = self.leaders = self.steps = 0
         self.pipeline: Any = None
@@ -130,6 +132,8 @@ class Life(RuleBasedStateMachine):
         self.frozen: Process | None = None
         self.rank = 0
         self.end = 0
+        self.attempt = 1
+        self.meddled = False
         self.take_over()
 
     def _do(self, work: Any) -> Any:
@@ -231,6 +235,25 @@ class Life(RuleBasedStateMachine):
             run.spec.kill = True
             self._do(self._quietly(self.place.users.update(run)))
 
+    @rule(step=st.sampled_from(["first", "second", "nobody"]))
+    def retry(self, step: str) -> None:
+        """Somebody wishes that a task is done again."""
+        run = self.found()
+        if run is not None and not run.spec.HasField("retry_info"):
+            run.spec.retry_info.activity_id = step
+            self._do(self._quietly(self.place.users.update(run)))
+
+    @precondition(lambda self: self.airflow.runs)
+    @rule(how=st.sampled_from(["clear", "failed", "success"]))
+    def meddle(self, how: str) -> None:
+        """Somebody clears or marks the run in Airflow."""
+        self.meddled = True
+        for run in list(self.airflow.runs.values()):
+            if how == "clear":
+                self.airflow.clear(run)
+            else:
+                self.airflow.mark(run, how)
+
     @rule()
     def relabel(self) -> None:
         """A change that is none of the controller's business."""
@@ -251,6 +274,11 @@ class Life(RuleBasedStateMachine):
         if run is None:
             return
         rank = 3 if run.status.state in TERMINAL else run.status.state
+        attempt = attempt_of(run)
+        assert attempt >= self.attempt, f"went back from attempt {self.attempt} to {attempt}"
+        if attempt > self.attempt:
+            # A state that nobody saw may lie between the end of an attempt and the next.
+            self.rank, self.end, self.attempt = 0, 0, attempt
         assert rank >= self.rank, f"went back from {self.rank} to {rank}"
         assert self.end in (0, run.status.state), "ended twice"
         self.rank, self.end = rank, run.status.state if rank == 3 else 0
@@ -274,6 +302,9 @@ class Life(RuleBasedStateMachine):
                 self.look("fine")
                 assert dag_run.state not in ("queued", "running"), "nobody stopped it"
             self.airflow.finish(dag_run)
+            if self.meddled:
+                # What a person did to a run that had ended is seen by the look at recent runs too.
+                self._do(self._quietly(self.adopter.seen("p.train", dag_run.run_id)))
         self.look("fine")
         self.only_forward()
         run = self.found()

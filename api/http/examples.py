@@ -11,6 +11,12 @@ SPECS: Mapping[str, Mapping[str, Any]] = {
     "PipelineRun": {"pipeline": {"name": "train"}, "input": {"kw_args": {"rows": 1000}}},
     "TriggerRun": {"pipeline": {"name": "train"}, "trigger": {"cronSchedule": {"cron": "0 6 * * *"}}},
     "Deployment": {"desiredRevision": {"name": "churn-1"}, "inferenceServer": {"name": "local"}},
+    "Event": {"name": "orders.loaded", "source": "warehouse", "data": {"day": "2026-11-21"}},
+    "Subscription": {
+        "pipeline": {"name": "train"},
+        "events": [{"name": "orders.loaded"}],
+        "parameters": {"rows": {"path": "data.rows"}},
+    },
     "RoleBinding": {"role": "ROLE_EDITOR", "subjects": [{"kind": "SUBJECT_KIND_GROUP", "name": "growth"}]},
 }
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ from api import evidence
 from api.evidence import ENDED
 from operators.engines.base import JobResult, JobSpec, JobState
 from operators.engines.processes import MARK, living, marked, session, stop
+from operators.events import RUN
 from operators.jobs.run import LOCK, LOG, PROCESS, RESULT, SPEC, note_process
 
 TAKEN = "taken"
@@ -61,7 +62,7 @@ class LocalEngine:
                 shutil.move(folder, self._archive(spec.job_id))
             folder.mkdir()
             (folder / SPEC).write_text(json.dumps({**dataclasses.asdict(spec), "args": dict(spec.args)}))
-            self._start(folder, lock)
+            self._start(folder, lock, run_variable(spec.args.get("run")))
 
     def _archive(self, job_id: str) -> Path:
         number = 1
@@ -75,7 +76,7 @@ class LocalEngine:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _start(self, folder: Path, lock: IO[str]) -> None:
+    def _start(self, folder: Path, lock: IO[str], told: Mapping[str, str]) -> None:
         with (folder / LOG).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", self.module, str(folder)],
@@ -84,7 +85,7 @@ class LocalEngine:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
-                env={**_environment(), **THREADS, MARK: str(folder), LOCK: str(lock.fileno())},
+                env={**_environment(), **THREADS, **told, MARK: str(folder), LOCK: str(lock.fileno())},
             )
         _started[:] = [*(earlier for earlier in _started if earlier.poll() is None), process]
         note_process(folder, process.pid)
@@ -160,6 +161,12 @@ async def _ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def run_variable(run: Any) -> dict[str, str]:
+    """Return the variable by which `publish` knows the run that it is called in, if there is one."""
+    named = isinstance(run, dict) and run.get("project") and run.get("pipeline_run")
+    return {RUN: f"{run['project']}/{run['pipeline_run']}"} if named else {}
 
 
 def _environment() -> dict[str, str]:

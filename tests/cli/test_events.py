@@ -15,6 +15,7 @@ from api.client import Client
 from api.config import Config
 from api.errors import InvalidArgument
 from api.kinds import kinds
+from operators.engines.local import run_variable
 from operators.events import NAMESPACE, RUN, publish
 
 Ma = Callable[..., Any]
@@ -103,7 +104,8 @@ def test_python_publishes_with_its_project_and_run(
         run = kinds()["PipelineRun"].new(project, "first")
         run.spec.pipeline.name = "train"
         client.create(run)
-    monkeypatch.setenv(RUN, f"{project}/first")
+    for name, value in run_variable({"project": project, "pipeline_run": "first", "uid": "1"}).items():
+        monkeypatch.setenv(name, value)
     event = stored(publish("orders.loaded", {"rows": 3}, key="python"))
     assert event.spec.cause.name == "first"
     assert publish("orders.loaded", {"rows": 3}, key="python") == event.metadata.name
@@ -134,3 +136,8 @@ def test_importing_publish_loads_neither_grpc_nor_airflow() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("run", [None, {}, {"project": "p", "pipeline_run": ""}, "p/r"])
+def test_what_works_for_no_run_has_no_cause(run: Any) -> None:
+    assert run_variable(run) == {}

@@ -28,7 +28,7 @@ def traced(module: str, function: str) -> dict[str, Any]:
     found = in_module(module, function)
     traced = found.trace()
     for name, task in traced.tasks.items():
-        if load(name) is not task.function:
+        if not _is_found(name, task.function):
             told = f"task {task.label!r} cannot be found again as {name}: define it at the top level of a module"
             raise PipelineError(told, reason="BAD_TASK", field="steps", source=_place(task.function))
     return traced.graph.to_json()
@@ -62,6 +62,13 @@ def main(module: str, function: str) -> int:
         printed, code = {"faults": faults_of(error)}, REFUSED
     print(json.dumps(printed, allow_nan=False))
     return code
+
+
+def _is_found(name: str, function: Any) -> bool:
+    try:
+        return load(name) is function
+    except UserError:
+        return False
 
 
 def _place(function: Any) -> dict[str, Any]:

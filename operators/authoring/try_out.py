@@ -27,7 +27,7 @@ LONGEST_RESULT = 10_000
 
 
 def given(settings: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return NAME=VALUE texts as parameters: a text where the schema wants one, else JSON.  Raises UserError."""
+    """Return NAME=VALUE texts as parameters: a text where the schema wants one, else YAML.  Raises UserError."""
     properties = schema.get("properties", {})
     read: dict[str, Any] = {}
     for setting in settings:
@@ -36,15 +36,21 @@ def given(settings: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"-p {setting}: write NAME=VALUE")
         said = properties.get(name, {}).get("type")
         kinds = said if isinstance(said, list) else [said]
-        read[name] = text if "string" in kinds and not (text == "null" and "null" in kinds) else _json(text)
+        read[name] = text if "string" in kinds and not (text == "null" and "null" in kinds) else _read(text)
     return read
 
 
-def _json(text: str) -> Any:
+def _read(text: str) -> Any:
+    """Return a value as YAML has it; JSON, which is most of it, without loading the library."""
     try:
         return json.loads(text)
     except ValueError:
-        return text
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
 
 
 def show(event: Event) -> None:

@@ -33,11 +33,11 @@ class NoSchema(TypeError):
 
 def schema_of(hint: Any) -> dict[str, Any]:
     """Return the JSON Schema of a type.  Raises NoSchema."""
-    if hint in SIMPLE:
-        return dict(SIMPLE[hint])
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         return _annotated(arguments)
+    if origin is None and hint in SIMPLE:
+        return dict(SIMPLE[hint])
     if origin is Literal:
         return _choice(list(arguments))
     if origin in (Union, types.UnionType):

@@ -8,6 +8,7 @@ import typer
 
 from api.cli.commands import authored
 from api.cli.commands.explain import explain, replay
+from api.cli.commands.pipeline_test import try_out
 
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0 is for ever.")]
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     pipeline = typer.Typer(no_args_is_help=True, help="Start pipelines.")
     pipeline.command("run")(run)
     authored.add(pipeline)
+    pipeline.command("test")(try_out)
     app.add_typer(pipeline, name="pipeline")
     runs = typer.Typer(no_args_is_help=True, help="Follow, read and stop runs.")
     for command in (wait, logs, kill, explain, replay):

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,9 @@ from operators.jobs.run import SPEC, root_of
 SUCCEEDED, RAISED, UNUSABLE = 0, 1, 2
 NOWHERE_PORT = "9"
 COPIED = ("features",)
-"""What a program may change in place is copied; all else that it reads has an absolute reference."""
+"""What a program may change in place is copied; all else that it reads has an absolute reference, or is a value."""
+VALUES = Path("artifacts", "values")
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,26 @@ def scratch_home(folder: Path) -> Iterator[Path]:
     for name in COPIED:
         if (folder.parent.parent / name).is_dir():
             shutil.copytree(folder.parent.parent / name, home / name)
+    with contextlib.suppress(OSError):
+        _link_values((folder / SPEC).read_text(), folder.parent.parent / VALUES, home / VALUES)
     os.environ.update(MA_HOME=str(home), MA_API_PORT=NOWHERE_PORT, MA_API_HTTP_PORT=NOWHERE_PORT)
     for name in ("MA_TOKEN", "MA_STORE_URL"):
         os.environ.pop(name, None)
     yield scratch
+
+
+def _link_values(text: str, there: Path, here: Path) -> None:
+    """Show the stored values that a text refers to, and those they refer to, in a store of their own."""
+    left_over, seen = [text], set()
+    while left_over:
+        for digest in set(DIGEST.findall(left_over.pop())) - seen:
+            seen.add(digest)
+            for path in (there / "sha256" / digest[:2]).glob(f"{digest[2:]}*"):
+                place = here / path.relative_to(there)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(path)
+                if path.suffix == ".json":
+                    left_over.append(path.read_text())
 
 
 def run(capsule: Capsule, *, debug: bool) -> tuple[int, dict[str, Any] | None]:

@@ -320,3 +320,30 @@ def test_a_job_that_the_kernel_killed_for_memory(home: Path) -> None:
         while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
         group.rmdir()
+
+
+def test_a_step_written_in_python_is_replayed_with_its_values(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import asdict
+
+    from operators.authoring.graph import Step
+    from operators.values.store import referring, values_at
+
+    place = Place(home / "authored", "job")
+    monkeypatch.setenv("MA_HOME", str(place.folder))
+    (home / "project" / "flow.py").write_text(
+        "from operators import task\n\n\n@task\ndef ratio(rows):\n    late, all_of_them = rows\n"
+        "    return late / all_of_them\n"
+    )
+    rows = values_at(str(place.folder / "artifacts" / "values")).put([3, 0])
+    step = asdict(Step(name="ratio", task="flow:ratio"))
+    args = {"run": {"root_dir": str(home / "project")}, "step": step, "inputs": {"rows": referring(rows)}}
+    engine = LocalEngine(place.folder / "jobs")
+    engine.submit(JobSpec("job", "python_task", args))
+    asyncio.run(asyncio.wait_for(engine.wait("job"), LONGEST_S))
+    evidence = engine.evidence("job")
+    assert judged(evidence).found is USER, evidence
+    assert evidence["exception"]["at"]["text"] == "return late / all_of_them"
+    stored = sorted((place.folder / "artifacts").rglob("*"))
+    again = replayed(place)
+    assert again.stdout.splitlines()[-1] == "reproduced: ZeroDivisionError at flow.py:7, as in the run", again.stdout
+    assert sorted((place.folder / "artifacts").rglob("*")) == stored

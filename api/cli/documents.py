@@ -88,6 +88,11 @@ def _stdin() -> bytes:
         raise Failure(f"standard input: {error.strerror}") from None
 
 
+def parse(source: str, data: bytes) -> Iterator[Document]:
+    """Yield the document of a JSON text.  `source`: where it comes from, for its faults."""
+    yield _json(source, data, "")
+
+
 def _documents(source: str, data: bytes, namespace: str) -> Iterator[Document]:
     if source.endswith(JSON):
         yield _json(source, data, namespace)

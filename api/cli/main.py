@@ -22,6 +22,7 @@ from api.cli.commands import (
     platform,
     predict,
     resources,
+    revisions,
     runs,
     tokens,
     triggers,
@@ -36,7 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-for module in (platform, resources, runs, triggers, events, predict, auth, tokens, kubeconfig, audit, backup):
+for module in (
+    platform,
+    resources,
+    runs,
+    triggers,
+    revisions,
+    events,
+    predict,
+    auth,
+    tokens,
+    kubeconfig,
+    audit,
+    backup,
+):
     module.register(app)
 
 

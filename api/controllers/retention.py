@@ -1,7 +1,8 @@
 """Retention: removes what a project's `retention_config` keeps no longer.  Never what serves, nor what is referred to.
 
-Models of the configured age go with their revisions, and the runs that ended as long ago; deployments that have served
-nothing for their time; inference servers that have been decommissioned for theirs.  See `docs/retention.md`.
+Models of the configured age go with their revisions, the runs that ended and the revisions of pipelines that were made
+as long ago; deployments that have served nothing for their time; inference servers that have been decommissioned for
+theirs.  See `docs/retention.md`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Retention:
         if days := config.model_retention.retention_in_days:
             before = now - timedelta(days=days)
             found += await self._models(name, before) + await self._runs(name, before)
+            found += await self._revisions(name, before)
         for days, offline in (
             (config.online_deployment_retention.retention_in_days, False),
             (config.offline_deployment_retention.retention_in_days, True),
@@ -101,6 +103,26 @@ class Retention:
                     good += await self._is_good(model)
                 elif _made(model) < _us(before):
                     due.append(model)
+        return due
+
+    async def _revisions(self, project: str, before: datetime) -> list[Any]:
+        """Return the revisions of pipelines that were made before, but for the current and last good ones of each."""
+        pipelines = Criterion("base_type", Operator.EQUAL, ("Pipeline",))
+        current = {
+            pipeline.status.latest_revision.name async for pipeline in self._all("Pipeline", Query(namespace=project))
+        }
+        of: dict[str, list[Any]] = {}
+        async for revision in self._all("Revision", Query(namespace=project, where=pipelines)):
+            of.setdefault(revision.spec.base_resource.name, []).append(revision)
+        due = []
+        for revisions in of.values():
+            good = 0
+            newest_first = sorted(revisions, key=lambda each: -each.metadata.creationTimestamp.ToNanoseconds())
+            for revision in newest_first:
+                if good < GOOD_ONES_KEPT:
+                    good += revision.status.state == revision_pb2.REVISION_STATE_READY
+                elif _made(revision) < _us(before) and revision.metadata.name not in current:
+                    due.append(revision)
         return due
 
     async def _is_good(self, model: Any) -> bool:
@@ -191,7 +213,7 @@ class Retention:
             same = Preconditions(uid=resource.metadata.uid)
             await self._resources.delete(key.kind, key.namespace, key.name, preconditions=same, spare_used=True)
         except FailedPrecondition:
-            log.info("%s is kept: a deployment uses it by now", key)
+            log.info("%s is kept: something uses it by now", key)
         except NotFound:
             return
         except Conflict as error:

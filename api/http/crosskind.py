@@ -1,4 +1,4 @@
-"""What concerns every kind over HTTP: search and server-side apply, as messages of the platform."""
+"""What concerns every kind over HTTP: search, server-side apply and plans, as messages of the platform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CREATED = wire.ApplyResponse.CREATED
 
 
 class CrossKind:
-    """Answers searches and applies configurations."""
+    """Answers searches and plans, and applies configurations."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -35,6 +35,15 @@ class CrossKind:
         request = wire.SearchRequest()
         objects.message(request, objects.read(await body.read(exchange, SEARCHED)))
         return answer(plain(await self._platform.search(exchange.call, request)))
+
+    async def plan(self, exchange: Exchange) -> Answer:
+        """Answer a plan: a PlanRequest as JSON.  Raises `api.errors`."""
+        if exchange.method != "POST":
+            raise MethodNotAllowed(exchange.method, ("POST",))
+        exchange.query.check(frozenset())
+        request = wire.PlanRequest()
+        objects.message(request, objects.read(await body.read(exchange, SEARCHED)))
+        return answer(plain(await self._platform.plan(exchange.call, request)))
 
     async def apply(self, resource: Resource, exchange: Exchange) -> Answer:
         """Apply a configuration in the name of its field manager.  Raises `api.errors`."""

@@ -121,6 +121,8 @@ class Gateway:
         match exchange.path:
             case ["apis", "michelangelo.platform", "v1", "search"]:
                 return await self._crosskind.search(exchange)
+            case ["apis", "michelangelo.platform", "v1", "plan"]:
+                return await self._crosskind.plan(exchange)
             case ["apis", "michelangelo.platform", "v1", "namespaces", project, "cloudevents"]:
                 return await self._cloudevents(project, exchange)
             case ["api", "v1", "namespaces"]:
@@ -145,7 +147,7 @@ class Target:
     def find(self, path: Sequence[str]) -> None:
         """Look up the kind that a path names; what has none is kept for later, as it tells of nothing."""
         match path:
-            case ["apis", "michelangelo.platform", "v1", "search"]:
+            case ["apis", "michelangelo.platform", "v1", "search" | "plan"]:
                 return
             case ["apis", "michelangelo.platform", "v1", "namespaces", _, "cloudevents"]:
                 return

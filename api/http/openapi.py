@@ -38,6 +38,7 @@ def document() -> dict[str, Any]:
     for path, made in operation_docs.documents(schemas).items():
         paths[path] = made
     paths["/apis/michelangelo.platform/v1/search"] = {"post": _search(schemas)}
+    paths["/apis/michelangelo.platform/v1/plan"] = {"post": _plan(schemas)}
     published = "/apis/michelangelo.platform/v1/namespaces/{namespace}/cloudevents"
     paths[published] = {**_with_parameters(published), "post": _publish(schemas)}
     schemas.message(list_pb2.ListOptionsExt.DESCRIPTOR)
@@ -131,6 +132,17 @@ def _search(schemas: Schemas) -> dict[str, Any]:
         "summary": "Search every kind by text and fields",
         "tags": ["platform"],
         "requestBody": operation_docs.body(schemas.message(wire.SearchRequest.DESCRIPTOR), ("application/json",)),
+        "responses": operation_docs.responses(200, schemas.message(answers), operation_docs.WRITE_CODES),
+    }
+
+
+def _plan(schemas: Schemas) -> dict[str, Any]:
+    answers = wire.PlanResponse.DESCRIPTOR
+    return {
+        "operationId": "plan",
+        "summary": "Tell what applying some resources would change",
+        "tags": ["platform"],
+        "requestBody": operation_docs.body(schemas.message(wire.PlanRequest.DESCRIPTOR), ("application/json",)),
         "responses": operation_docs.responses(200, schemas.message(answers), operation_docs.WRITE_CODES),
     }
 

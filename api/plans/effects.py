@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from api.errors import NotFound
+from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.pipeline_dags import dag_id, pipeline_manifest
@@ -103,11 +103,12 @@ class State:
         found.items[revision] = {"of": f"Pipeline {key.name}", "content": revision_id(pipeline)}
         if kept is not None and kept.spec.parent.name:
             found.items[revision] = {**found.items[revision], "parent": kept.spec.parent.name}
-        built, fault = await self._built(pipeline, name)
+        built, note = await self._built(pipeline, name)
+        stands = built is not None and built[1] == name
         dag = Item(Part.DAG, "", key.namespace, dag_id(key.namespace, key.name))
-        if fault:
-            found.notes[dag] = fault
-        await self._triggers(key, pipeline, name if not fault else "", found)
+        if note:
+            found.notes[dag] = note
+        await self._triggers(key, pipeline, name if stands else "", found)
         if built is None:
             return []
         manifest = await self._manifest(*built)
@@ -123,6 +124,8 @@ class State:
             fault = "; ".join(f"{each.field} {each.description}" for each in faults)
         except NotFound as error:
             fault = error.message
+        except Unavailable as error:
+            return (pipeline, name), f"its parameters could not be checked: {error.message}"
         if not fault:
             return (pipeline, name), ""
         latest = pipeline.status.latest_revision.name

@@ -236,6 +236,20 @@ def test_search_finds_across_kinds(server: HttpServed, pipelines: str) -> None:
     assert server.told("POST", path, {"kinds": ["Pipelin"]})[:2] == (400, "UNKNOWN_KIND")
 
 
+def test_a_plan_tells_what_an_apply_would_change(server: HttpServed, pipelines: str) -> None:
+    path, project = "/apis/michelangelo.platform/v1/plan", pipelines.split("/")[5]
+    type_url = "type.googleapis.com/michelangelo.api.v2.ModelFamily"
+    family = {"@type": type_url, "metadata": {"namespace": project, "name": "planned"}, "spec": {"name": "planned"}}
+    told = server.done("POST", path, {"objects": [family]})
+    assert [(each["action"], each["name"]) for each in told["changes"]] == [("CREATED", "planned")]
+    assert server.told("POST", path, {"objects": []})[:2] == (400, "MISSING_FIELD")
+    assert server.told("POST", path, {"objects": [{"@type": type_url}]})[0] == 400
+    assert server.send("GET", path).status_code == 405
+    assert (
+        server.send("GET", f"/apis/michelangelo.api/v2/namespaces/{project}/modelfamilies/planned").status_code == 404
+    )
+
+
 def test_managers_of_fields_apply_their_own(server: HttpServed, pipelines: str) -> None:
     path = f"{pipelines}/applied"
     text = b"metadata: {name: applied, labels: {a: x}}\nspec: {manifest: {filePath: train_and_deploy}}\n"

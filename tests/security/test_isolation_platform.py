@@ -117,7 +117,7 @@ def test_a_page_of_a_search_is_for_its_reader(secured: Secured) -> None:
     assert refused(search, secured.user("viewer"), limit=1, page_token=token).code == "INVALID_ARGUMENT"
 
 
-@pytest.mark.parametrize("method", ["Watch", "Search", "Apply"])
+@pytest.mark.parametrize("method", ["Watch", "Search", "Apply", "Plan"])
 @pytest.mark.parametrize("who", ["", "late"])
 def test_whoever_is_not_known_is_not_let_in(secured: Secured, method: str, who: str) -> None:
     caller = secured.user(who) if who else secured.nobody

@@ -1,4 +1,4 @@
-"""Watch, search and apply by every role, on what is theirs and what is not: answers as of the methods of a kind."""
+"""Watch, search, apply and plan by every role, on what is theirs and what is not: as the methods of a kind answer."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ def apply(caller: Caller, resource: Any) -> Refusal | None:
     return None
 
 
+def plan(caller: Caller, resource: Any) -> Refusal | None:
+    """Return how a plan was refused, None if it was not."""
+    request = wire.PlanRequest()
+    request.objects.add().Pack(resource)
+    try:
+        caller.raw(SERVICE + "Plan", request.SerializeToString())
+    except grpc.RpcError as error:
+        return read(error)
+    return None
+
+
 def code(told: object) -> str:
     return told.code if isinstance(told, Refusal) else OK
 
@@ -70,6 +81,7 @@ def test_a_role_watches_searches_and_applies_in_its_project_and_nowhere_else(wor
                 "Watch": (code(watch(caller, kinds=[kind], namespaces=[project])), reads),
                 "Search": (code(search(caller, kinds=[kind], namespaces=[project])), reads),
                 "Apply": (code(apply(caller, smallest(kind, project))), writes),
+                "Plan": (code(plan(caller, smallest(kind, project))), writes),
             }
             wrong += [f"{who} {verb} in {project}: {got} not {due}" for verb, (got, due) in found.items() if got != due]
     assert wrong == []
@@ -98,6 +110,7 @@ def test_what_is_hidden_answers_as_what_is_not_there(world: World) -> None:
             lambda caller, project: watch(caller, kinds=["Pipeline"], namespaces=[project]),
             lambda caller, project: search(caller, kinds=["Pipeline"], namespaces=[project]),
             lambda caller, project: apply(caller, smallest("Pipeline", project)),
+            lambda caller, project: plan(caller, smallest("Pipeline", project)),
         ):
             hidden, absent = ask(caller, THEIRS), ask(caller, "absent")
             assert isinstance(hidden, Refusal)

@@ -18,8 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def apply(
     files: Annotated[
-        list[str], typer.Option("--filename", "-f", help="A file, a folder, or - for standard input; repeatable.")
-    ],
+        list[str] | None,
+        typer.Option("--filename", "-f", help="A file, a folder, or - for standard input; repeatable."),
+    ] = None,
     namespace: Namespace = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check at the server; store nothing.")] = False,
     server_side: Annotated[
@@ -29,17 +30,29 @@ def apply(
     force: Annotated[
         bool, typer.Option("--force-conflicts", help="Server-side: take over fields of other managers.")
     ] = False,
+    plan: Annotated[
+        str, typer.Option("--plan", metavar="FILE", help="What `ma plan -o json` wrote: apply that, or nothing.")
+    ] = "",
 ) -> None:
     """Create or update what YAML files declare."""
     from api.cli import resources
     from api.cli.exits import USAGE, Failure
+
+    if bool(plan) == bool(files):
+        raise Failure("give files with --filename (-f), or a plan with --plan", code=USAGE)
+    if plan:
+        if dry_run or server_side or namespace:
+            raise Failure("--plan goes alone: a plan says what is applied, and where", code=USAGE)
+        from api.cli import plans
+
+        raise typer.Exit(plans.apply(plan))
 
     if (force or manager != "ma") and not server_side:
         raise Failure("--field-manager and --force-conflicts belong to --server-side", code=USAGE)
     if not manager:
         raise Failure("--field-manager needs a name", code=USAGE)
     who = manager if server_side else ""
-    raise typer.Exit(resources.apply(files, namespace=namespace, dry_run=dry_run, manager=who, force=force))
+    raise typer.Exit(resources.apply(files or [], namespace=namespace, dry_run=dry_run, manager=who, force=force))
 
 
 def get(

@@ -1,22 +1,28 @@
 """Every apply of a pipeline has a revision, which never changes, and a run that names one runs that."""
 
+import asyncio
 import json
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from google.protobuf import any_pb2
 from starlette.responses import HTMLResponse
 
+from api.calls import Call, Principal
 from api.controllers.run_dags import RunDags
 from api.errors import FailedPrecondition, InvalidArgument
-from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.gen.michelangelo.api.v2 import pipeline_pb2, revision_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
 from api.pipeline_dags import dag_of, pipeline_of, revision_dag
 from api.revisions import content_of, name_of
 from api.workflows import STEPS_TYPE, TEMPLATE_TYPE, parse, spec_hash, typed
+from tests.patience import soon
 
 READY, ERROR = pipeline_pb2.PIPELINE_STATE_READY, pipeline_pb2.PIPELINE_STATE_ERROR
+REVISED = revision_pb2.REVISION_STATE_READY
 SUCCEEDED = wire.PIPELINE_RUN_STATE_SUCCEEDED
 FAILED = wire.PIPELINE_RUN_STATE_FAILED
 
@@ -244,6 +250,49 @@ async def test_a_revision_that_is_gone_fails_its_run_with_the_reason(world: Any)
     run = await world.until("PipelineRun", "late", lambda found: found.status.state == FAILED)
     assert "was deleted" in run.status.error_message
     assert run.status.exception_type == wire.PIPELINE_RUN_EXCEPTION_TYPE_USER
+
+
+async def test_a_revision_that_is_wanted_is_not_deleted(world: Any) -> None:
+    first = (await world.ready()).status.latest_revision.name
+    second = await apply(world, rows=11)
+    await built(world, second)
+    user = world.resources.of(Call(Principal("ann"), force=True))
+
+    async def refused(name: str) -> str:
+        with pytest.raises(FailedPrecondition) as refusal:
+            await user.delete("Revision", "flights", name)
+        assert refusal.value.reason == "IN_USE"
+        return str(refusal.value.violations[0].description)
+
+    assert await refused(second) == "is used by Pipeline 'train'"
+    await pinned(world, "old", first)
+    dag_run, _ = await begun(world, "old")
+    assert await refused(first) == "is used by PipelineRun 'old'"
+    world.airflow.finish(dag_run)
+    await world.until("PipelineRun", "old", lambda found: found.status.state == SUCCEEDED)
+    await user.delete("Revision", "flights", first)
+
+
+async def test_old_revisions_go_but_for_the_current_and_the_last_good_ones(world: Any) -> None:
+    names = [(await world.ready()).status.latest_revision.name]
+    for rows in range(11, 17):
+        names.append(await apply(world, rows=rows))
+        await built(world, names[-1])
+    # The oldest but one is the current one again.
+    await built(world, await apply(world, rows=11))
+    for name in names:
+        await world.until("Revision", name, lambda found: found.status.state == REVISED)
+    world.ahead = timedelta(days=40)
+    await world.change("Project", "flights", lambda found: retain(found, 30))
+    deadline = time.monotonic() + soon(8)
+    while len(left := {item.metadata.name for item in (await world.resources.list("Revision")).items}) > 4:
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.02)
+    assert left == {names[1], *names[-3:]}
+
+
+def retain(project: Any, days: int) -> None:
+    project.spec.retention_config.model_retention.retention_in_days = days
 
 
 async def test_an_older_graph_of_steps_runs_with_its_own_shape(world: Any) -> None:

@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge
 from api.calls import Principal
 from api.errors import DeadlineExceeded, ResourceExhausted
 from api.limits import DEFAULT, LimitsConfig
+from api.pace import Pace
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Caller:
         self.running = 0
         # How many of its calls wait for bytes.
         self.slow = 0
-        self.waiters: deque[asyncio.Future[None]] = deque()
+        self.waiters: deque[asyncio.Future[bool]] = deque()
         # Seconds between two of its calls that ended, as long as it has others that wait.
         self.pace_s = 0.0
         self.stepped_at = 0.0
@@ -99,6 +100,7 @@ class Gate:
         # Those that have a call which waits and could be carried out, in the order of their turns.
         self._turns: OrderedDict[str, Caller] = OrderedDict()
         self._exempt = Caller("")
+        self._pace = Pace()
         self._running = 0
         self._waiting = 0
         RUNNING.set_function(lambda: self._running)
@@ -134,7 +136,7 @@ class Gate:
         if self._waiting >= most_in_all:
             raise await self._refusal(caller, f"{most_in_all} calls wait already", "TOO_MANY_CALLS")
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn: asyncio.Future[bool] = loop.create_future()
         if not caller.waiters:
             caller.stepped_at = self._clock()
         caller.waiters.append(turn)
@@ -142,26 +144,28 @@ class Gate:
         self._line_up(caller)
         self._call_next()
         wait_s = self._limits.wait_s * (LEAST_WAIT + (1 - LEAST_WAIT) * self._chance())
-        late = loop.call_later(wait_s, turn.cancel)
+        self._pace.end(turn, wait_s)
         try:
-            await turn
+            its_turn = await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.result():
                 # Its turn came in the moment in which its caller left.
                 self.leave(caller)
-                raise
-            self._waiting -= 1
-            caller.waiters.remove(turn)
-            if not caller.waiters:
-                self._turns.pop(caller.name, None)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+            else:
+                self._gone(caller, turn)
+            raise
+        if not its_turn:
+            self._gone(caller, turn)
             told = f"the call waited {wait_s:.2f} s for its turn"
-            raise await self._refusal(caller, told, "WAITED_TOO_LONG") from None
-        finally:
-            late.cancel()
+            raise await self._refusal(caller, told, "WAITED_TOO_LONG")
         return caller
+
+    def _gone(self, caller: Caller, turn: asyncio.Future[bool]) -> None:
+        """Strike a call that waits no longer."""
+        self._waiting -= 1
+        caller.waiters.remove(turn)
+        if not caller.waiters:
+            self._turns.pop(caller.name, None)
 
     async def read(self, caller: Caller, reading: Awaitable[T], since: float | None = None) -> T:
         """Return what is read of the request of a call that was let in, and that is let in afterwards too.
@@ -254,7 +258,7 @@ class Gate:
             self._waiting -= 1
             self._running += 1
             caller.running += 1
-            turn.set_result(None)
+            turn.set_result(True)
             if caller.waiters:
                 self._line_up(caller)
 
@@ -272,7 +276,7 @@ class Gate:
         if hold_s:
             self._held += 1
             try:
-                await asyncio.sleep(hold_s)
+                await self._pace.sleep(hold_s)
             finally:
                 self._held -= 1
         return refusal

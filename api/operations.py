@@ -309,7 +309,8 @@ class Operations:
         seen = None if query.namespace else await self._access.visible(call, "List", kind.name)
         query = replace(query, principal=call.principal.subject, namespaces=seen)
         page = await self._resources.list(kind.name, query)
-        listing = kind.list_message()
+        response = answer_of(kind, "List")
+        listing = getattr(response, response.DESCRIPTOR.fields[0].name)
         listing.type_meta.kind = kind.list_message.DESCRIPTOR.name
         listing.type_meta.apiVersion = kind.group_version
         listing.metadata.resourceVersion = str(page.revision)
@@ -320,8 +321,6 @@ class Operations:
         for path in request.list_options_ext.returned_field_skip_list:
             for item in listing.items:
                 skip_field(item, path)
-        response = answer_of(kind, "List")
-        getattr(response, response.DESCRIPTOR.fields[0].name).CopyFrom(listing)
         return response
 
 

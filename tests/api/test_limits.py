@@ -16,6 +16,7 @@ from api.config import ConfigurationError, load
 from api.errors import DeadlineExceeded
 from api.gate import LONGEST_HOLD_S, LONGEST_RETRY_S, PATIENCE_S, Caller, Gate, Overloaded
 from api.limits import BOUNDS, LimitsConfig
+from api.pace import AT_ONCE
 from api.strangers import BURST_S, HOLD_S, MOST_HELD, Strangers, address
 from tests.simulation.virtual import VirtualLoop
 
@@ -129,8 +130,8 @@ def test_those_who_came_together_are_not_refused_together() -> None:
 
         await asyncio.gather(*(waits() for _ in range(300)))
         assert 0.5 <= min(ends) - LONGEST_HOLD_S < 0.52
-        assert 0.98 < max(ends) - LONGEST_HOLD_S <= 1
-        assert max(ends.values()) < 20
+        assert 0.98 < max(ends) - LONGEST_HOLD_S < 1.3
+        assert max(ends.values()) <= 2 * AT_ONCE
         crowd.gate.leave(busy)
         assert await crowd.unused()
 
@@ -172,9 +173,10 @@ def test_who_waited_too_long_or_finds_its_queue_full_is_told_when_to_come_again(
         crowd = Crowd(loop, calls=2, calls_per_caller=2, waiting=60, waiting_per_caller=50, wait_s=0.1)
         await asyncio.gather(*(crowd.call(ALICE) for _ in range(100)), *(crowd.call(BOB) for _ in range(15)))
         reasons = Counter(error.reason for error in crowd.refused)
-        # 2 run, 50 of one and 10 of the other wait, for ten times as long as a call takes.
+        # 2 run, 50 of one and 10 of the other wait, for ten times as long as a call takes; they are refused one by one.
         assert reasons["TOO_MANY_CALLS"] == 100 - 52 + 15 - 10
-        assert 60 - 22 <= reasons["WAITED_TOO_LONG"] <= 60 - 18
+        assert 15 <= reasons["WAITED_TOO_LONG"] <= 60 - 18
+        assert len(crowd.ended) + len(crowd.refused) == 115
         assert all(error.retry_s > 0 and f"{error.retry_s:.1f} s" in error.message for error in crowd.refused)
         assert await crowd.unused()
 

@@ -77,7 +77,9 @@ def main(target: str, settings: Sequence[str], values_url: str = "") -> int:
         print(f"ma: {error}", file=sys.stderr)
         return USAGE
     except InvalidArgument as error:
-        print(f"ma: {error.message} ({error.reason})", file=sys.stderr)
+        print(f"ma: these parameters are wrong ({error.reason})", file=sys.stderr)
+        for fault in error.violations:
+            print(f"  {fault.field}: {fault.description}", file=sys.stderr)
         return USAGE
     except Exception as error:
         return _raised(error)

@@ -13,7 +13,7 @@ from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
 from api.notifications.receivers import admit_notifications
 from api.resources import Admitter, Resources
-from api.revision_admitters import admit_revision, pinned
+from api.revision_admitters import admit_revision, pinned, take_draft
 from api.run_wishes import admit_wishes
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
@@ -53,20 +53,27 @@ def _manifest_faults(spec: Any, namespace: str, path: str) -> list[FieldViolatio
     return found
 
 
+async def admit_draft(_: Resources, old: Resource | None, new: Resource) -> Found:
+    """A manifest that could be built."""
+    return _manifest_faults(new.spec.content, new.metadata.namespace, "spec.content.manifest")
+
+
 async def admit_run(resources: Resources, old: Resource | None, new: Resource) -> Found:
     """A pipeline that can run, parameters that fit, a run that is not over."""
     if ADOPTED in new.metadata.annotations:
         return _adopted_faults(old, new)
-    found = list(_unsupported(new))
+    found = [*_unsupported(new), *await take_draft(resources, old, new)]
     if old is not None:
         if new.spec.kill and not old.spec.kill and old.status.HasField("end_time"):
             raise FailedPrecondition(f"PipelineRun {new.metadata.name!r} has ended", reason="ALREADY_FINISHED")
-        fixed = ("pipeline", "input", "revision", "pipeline_spec", "local_diff")
+        fixed = ("pipeline", "input", "revision", "draft", "pipeline_spec", "local_diff")
         changed = [field for field in fixed if _differs(old.spec, new.spec, field)]
         return [*found, *(FieldViolation(f"spec.{field}", "of a run never changes") for field in changed)]
     found += _shape_faults(new.spec.input)
     if new.spec.HasField("pipeline_spec"):
         return [*found, *_inline_faults(new)]
+    if new.spec.draft.name:
+        return found
     if not new.spec.pipeline.name:
         return [*found, FieldViolation("spec.pipeline.name", "is required")]
     pipeline = await resources.find(
@@ -88,7 +95,7 @@ def _inline_faults(new: Any) -> list[FieldViolation]:
     spec, path = new.spec, "spec.pipeline_spec.manifest"
     found = _manifest_faults(spec.pipeline_spec, new.metadata.namespace, path)
     graph = {} if found else parse(spec.pipeline_spec, path)[0].authored.graph
-    for name in ("pipeline", "revision", "draft"):
+    for name in ("pipeline", "revision"):
         if getattr(spec, name).name:
             found.append(FieldViolation(f"spec.{name}", "is not given beside spec.pipeline_spec: leave one out"))
     if graph:
@@ -136,12 +143,9 @@ def _adopted_faults(old: Any | None, new: Any) -> list[FieldViolation]:
 
 
 def _unsupported(run: Any) -> list[FieldViolation]:
-    text = "is not carried out by this release"
-    fields = ("draft",)
-    found = [FieldViolation(f"spec.{field}", text) for field in fields if run.spec.HasField(field)]
     alone = run.spec.local_diff and not run.spec.HasField("pipeline_spec")
     told = "says how spec.pipeline_spec differs from its commit: give that too"
-    return found + ([FieldViolation("spec.local_diff", told)] if alone else [])
+    return [FieldViolation("spec.local_diff", told)] if alone else []
 
 
 def _differs(old: Any, new: Any, field: str) -> bool:
@@ -230,6 +234,7 @@ def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
 
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
+    "Draft": (admit_draft,),
     "Revision": (admit_revision,),
     "Event": (admit_event,),
     "Pipeline": (admit_pipeline, admit_notifications),

@@ -49,6 +49,11 @@ def dag_of(run: Any) -> str:
     return dag_id(project, run.spec.pipeline.name)
 
 
+def has_own_dag(run: Any) -> bool:
+    """Whether the DAG of a PipelineRun lives for such runs alone, not for the pipeline."""
+    return bool(run.spec.HasField("pipeline_spec") or run.spec.revision.name)
+
+
 def pipeline_of(dag: str) -> tuple[str, str]:
     """Return the project and the pipeline of a DAG, whether it is the pipeline's or one of its revisions'."""
     project, _, rest = dag.partition(".")

@@ -1,4 +1,4 @@
-"""Checks of revisions, and of runs that name one.  Reads resources; writes nothing."""
+"""Checks of revisions and drafts, and of runs that name one.  Reads resources; writes nothing."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ async def pinned(resources: Resources, pipeline: Any, run: Any) -> tuple[list[Fi
     # What the parameters of another template are, Airflow says when the run begins.
     known = is_built(pipeline) and parse(pipeline.spec)[0].template == workflow.template
     return [], workflow if known and not workflow.steps and not was.spec.manifest.uniflow_tar else None
+
+
+async def take_draft(resources: Resources, old: Any | None, run: Any) -> list[FieldViolation]:
+    """Give a run of a draft, in place, what the draft is now: what a run does is settled when it is made."""
+    spec = run.spec
+    if not spec.draft.name:
+        return []
+    if old is not None:
+        if not spec.HasField("pipeline_spec") and old.spec.draft == spec.draft:
+            spec.pipeline_spec.CopyFrom(old.spec.pipeline_spec)
+        return []
+    found = [
+        FieldViolation(f"spec.{name}", "is not given beside spec.draft: leave one out")
+        for name in ("pipeline", "revision", "pipeline_spec")
+        if spec.HasField(name)
+    ]
+    draft = await resources.find(Key("Draft", spec.draft.namespace or run.metadata.namespace, spec.draft.name))
+    # Admission says so of every reference that leads nowhere.
+    if draft is not None and not found:
+        spec.pipeline_spec.CopyFrom(draft.spec.content)
+    return found

@@ -35,7 +35,7 @@ ACROSS = frozenset({"List", "Watch", "Search"})
 WRITERS: Mapping[str, int] = {
     **dict.fromkeys(("CachedOutput", "EvaluationReport", "Model", "ModelFamily", "Revision"), EDITOR),
     **dict.fromkeys(("Pipeline", "PipelineRun", "TriggerRun"), EDITOR),
-    **dict.fromkeys(("Event", "Subscription"), EDITOR),
+    **dict.fromkeys(("Draft", "Event", "Subscription"), EDITOR),
     **dict.fromkeys(("Cluster", "Deployment", "InferenceServer"), OPERATOR),
     **dict.fromkeys(("RayCluster", "RayJob", "SparkJob"), OPERATOR),
     **dict.fromkeys(("Hook", "Notice", "Project", "RoleBinding"), ADMIN),

@@ -18,13 +18,13 @@ from api.controllers.edits import ended_steps, in_somebodys_name, marked_steps, 
 from api.controllers.platform import Platform
 from api.controllers.resumes import CannotResume, Resumes
 from api.controllers.retries import Retries, is_due, is_wished
-from api.controllers.run_dags import RunDags, Unusable
+from api.controllers.run_dags import RunDags, Unusable, inline
 from api.controllers.run_report import STATES, SYSTEM, TERMINAL, USER, RunReport, end, has_ended
 from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import Resource
-from api.pipeline_dags import OF_REVISION, dag_id, dag_of
+from api.pipeline_dags import OF_REVISION, dag_id, dag_of, has_own_dag
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
 from api.store.values import PENDING as UNSEEN
@@ -215,7 +215,7 @@ class PipelineRunController:
 
     async def _begin(self, name: str, run: Any) -> DagRun | None:
         """Create the DAG run, or adopt the one of the same id if it is ours."""
-        pipeline = await self._platform.resources.find(_pipeline_key(run))
+        pipeline = inline(run) or await self._platform.resources.find(_pipeline_key(run))
         if pipeline is None:
             self._fail(run, "PipelineGone", "its pipeline was deleted", USER)
             return None
@@ -228,7 +228,8 @@ class PipelineRunController:
             set_condition(run, "SourcePipeline", None, "Building", "waits for its pipeline")
             pending.waits(run, pending.NOT_BUILT, f"waits until pipeline {run.spec.pipeline.name} is ready")
             return None
-        snapshot = run.status.source_pipeline.pipeline
+        source = run.status.source_pipeline
+        snapshot = source.draft_pipeline if run.spec.draft.name else source.pipeline
         snapshot.CopyFrom(pipeline)
         snapshot.ClearField("status")
         snapshot.status.latest_revision.CopyFrom(pipeline.status.latest_revision)
@@ -255,10 +256,10 @@ class PipelineRunController:
 
     async def _source(self, run: Any, pipeline: Any) -> Any | None:
         """Return what a run runs: the pipeline as it is, or as it was; None while it is not ready.  Raises Unusable."""
-        if run.spec.revision.name:
-            pinned = await self.dags.pinned(run)
-            await self.dags.ensure(run, pinned)
-            return pinned
+        if has_own_dag(run):
+            pipeline = pipeline if run.spec.HasField("pipeline_spec") else await self.dags.pinned(run)
+            await self.dags.ensure(run, pipeline)
+            return pipeline
         if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
             raise Unusable("PipelineError", pipeline.status.error_message)
         ready = pipeline.status.state == pipeline_pb2.PIPELINE_STATE_READY and is_built(pipeline)

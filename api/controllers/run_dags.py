@@ -1,4 +1,4 @@
-"""DAGs that live for runs alone: of a revision that a run names, while it has runs that go on.
+"""DAGs that live for runs alone: of a revision that a run names, or of the pipeline that it brings along.
 
 Such a DAG is written when a run needs it and taken away when its last run has ended, and no trigger starts more.
 Airflow then shows it no more, and keeps its runs with their logs; a run of it that goes on again brings it back.
@@ -16,9 +16,11 @@ from api.controllers.platform import Platform
 from api.controllers.run_report import TERMINAL
 from api.errors import ApiError, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2
-from api.pipeline_dags import dag_of, hidden_manifest, pipeline_manifest, revision_dag, revision_tag
+from api.kinds import kinds
+from api.pipeline_dags import dag_of, has_own_dag, hidden_manifest, pipeline_manifest, revision_dag, revision_tag
 from api.revisions import content_of, is_of
 from api.store.base import Criterion, Key, Operator, Query
+from api.store.values import key_of
 from api.workflows import parse
 
 VISIBLE_WAIT_S = 10.0
@@ -43,6 +45,16 @@ class Unusable(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def inline(run: Any) -> Any | None:
+    """Return the pipeline that a run brings along, None if it does not."""
+    if not run.spec.HasField("pipeline_spec"):
+        return None
+    project, _, name = dag_of(run).partition(".")
+    made = kinds()["Pipeline"].new(project, name)
+    made.spec.CopyFrom(run.spec.pipeline_spec)
+    return made
 
 
 class RunDags:
@@ -90,10 +102,10 @@ class RunDags:
 
     async def stands(self, run: Any) -> None:
         """See that the DAG of a run that goes on stands, as one that had ended and was cleared.  Raises Unavailable."""
-        if not run.spec.revision.name or dag_of(run) in self._standing:
+        if not has_own_dag(run) or dag_of(run) in self._standing:
             return
         try:
-            await self.ensure(run, await self.pinned(run))
+            await self.ensure(run, inline(run) or await self.pinned(run))
         except Unusable as error:
             log.info("run %s goes on without its DAG: %s", run.metadata.name, error.message)
             self._standing.add(dag_of(run))
@@ -112,14 +124,14 @@ class RunDags:
         hidden = self._platform.manifests.hidden()
         if not hidden:
             return
-        active, now = await self._active(), self._platform.now()
+        active, now = await self.active(), self._platform.now()
         for project, name in hidden:
             dag = f"{project}.{name}"
             if dag in active:
                 self._idle_since.pop(dag, None)
             elif (now - self._idle_since.setdefault(dag, now)).total_seconds() >= idle_s:
                 async with self._locks[dag]:
-                    if dag in self._idle_since and dag not in await self._active():
+                    if dag in self._idle_since and dag not in await self.active():
                         await self._remove(project, name)
 
     async def _remove(self, project: str, name: str) -> None:
@@ -130,11 +142,16 @@ class RunDags:
         if self._platform.manifests.remove_hidden(project, name):
             await self._platform.reparse(project)
 
-    async def _active(self) -> set[str]:
+    async def active(self) -> set[str]:
         """Return the DAGs of the runs that go on, and of the revisions that triggers start."""
         resources = self._platform.resources
         going = Criterion("state", Operator.NOT_IN, tuple(sorted(TERMINAL)))
-        found = {dag_of(run) for run in (await resources.list("PipelineRun", Query(where=going))).items}
+        found = set()
+        for light in (await resources.list("PipelineRun", Query(where=going))).items:
+            # The DAG of what a run brings along is named by its content, which a list may leave out.
+            run = await resources.find(key_of(light)) if light.spec.HasField("pipeline_spec") else light
+            if run is not None:
+                found.add(dag_of(run))
         alive = Criterion("state", Operator.NOT_IN, ENDED)
         for trigger in (await resources.list("TriggerRun", Query(where=alive))).items:
             revision = trigger.spec.revision.name or trigger.metadata.annotations.get(CURRENT, "")

@@ -11,6 +11,7 @@ VERBS = (*READ, *WRITE)
 
 EDITED = [
     "CachedOutput",
+    "Draft",
     "EvaluationReport",
     "Event",
     "Model",

@@ -47,6 +47,7 @@ FILLED: dict[str, Callable[[Any], object]] = {
     "CachedOutput": lambda spec: spec.variable_spec.SetInParent(),
     "Cluster": lambda spec: spec.kubernetes.SetInParent(),
     "Deployment": _deployment,
+    "Draft": lambda spec: setattr(spec.content.manifest, "file_path", "train"),
     "Event": lambda spec: setattr(spec, "name", "orders.loaded"),
     "Hook": _hook,
     "Pipeline": lambda spec: setattr(spec.manifest, "file_path", "train"),

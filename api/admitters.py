@@ -14,7 +14,7 @@ from api.kinds import Resource
 from api.notifications.receivers import admit_notifications
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned, take_draft
-from api.run_wishes import admit_wishes
+from api.run_wishes import admit_ttl, admit_wishes
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
 from api.trigger_checks import refuse_ended, refuse_paused, trigger_run_faults
@@ -235,9 +235,10 @@ def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Draft": (admit_draft,),
+    "Project": (admit_ttl,),
     "Revision": (admit_revision,),
     "Event": (admit_event,),
-    "Pipeline": (admit_pipeline, admit_notifications),
+    "Pipeline": (admit_pipeline, admit_ttl, admit_notifications),
     "PipelineRun": (admit_run, admit_wishes, admit_notifications),
     "Subscription": (admit_subscription,),
     "TriggerRun": (admit_trigger, admit_notifications),

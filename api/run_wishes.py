@@ -47,6 +47,11 @@ async def admit_wishes(resources: Resources, old: Resource | None, new: Resource
     return _update_faults(old, new) if old is not None else await _create_faults(resources, new)
 
 
+async def admit_ttl(_: Resources, old: Resource | None, new: Resource) -> Sequence[FieldViolation]:
+    """Check for how long runs are to be kept."""
+    return ttl_fault(new)
+
+
 async def _create_faults(resources: Resources, new: Any) -> Sequence[FieldViolation]:
     """Check what a new run wants of an earlier one.  Raises NotFound, FailedPrecondition."""
     found = list(ttl_fault(new))

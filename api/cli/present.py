@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from api.messages import plain as messages
 
 FORMATS = ("table", "json", "yaml", "name")
 LONGEST_VALUE = 200
+PLACE = re.compile(r"number (\d+) of (\d+) ")
 
 
 def plain(resource: Any) -> dict[str, Any]:
@@ -44,17 +46,35 @@ def _table(kind: Kind, items: Sequence[Any], *, all_namespaces: bool) -> None:
         print(f"no {kind.plural} found")
         return
     shown = [column for column in columns.columns(kind.name) if not column.wide]
-    header = [*(["NAMESPACE"] if all_namespaces else []), "NAME", *(column.name.upper() for column in shown), "AGE"]
+    waits = [_waits_for(item) for item in items] if kind.name == "PipelineRun" else []
+    more = ["WAITS FOR"] if any(waits) else []
+    header = [
+        *(["NAMESPACE"] if all_namespaces else []),
+        "NAME",
+        *(column.name.upper() for column in shown),
+        "AGE",
+        *more,
+    ]
     rows = [
         [
             *([item.metadata.namespace] if all_namespaces else []),
             item.metadata.name,
             *(columns.cell(item, column.path) for column in shown),
             age(item),
+            *(waits[place : place + 1] if more else ()),
         ]
-        for item in items
+        for place, item in enumerate(items)
     ]
     output.table(header, rows)
+
+
+def _waits_for(run: Any) -> str:
+    """Return why a run has not begun, with its place in the queue if it has one: `Pool 2/5`."""
+    from api.cli.runs import pending_of
+
+    told = pending_of(run)
+    place = PLACE.match(told.message) if told is not None else None
+    return "" if told is None else f"{told.reason} {place[1]}/{place[2]}" if place else told.reason
 
 
 def age(item: Any) -> str:

@@ -16,11 +16,12 @@ from api.cli.context import client, configuration, say
 from api.cli.exits import KILLED, OK, REFUSED, TIMED_OUT, USAGE, Failure
 from api.client import Client
 from api.errors import AlreadyExists, Conflict
+from api.gen.michelangelo.api.conditions_pb2 import CONDITION_STATUS_TRUE as TRUE
 from api.messages import enums, yaml_text
 
 LOOK_S = 0.25
 ENDED = {"SUCCEEDED", "FAILED", "KILLED", "SKIPPED"}
-CODES = {"SUCCEEDED": OK, "KILLED": KILLED}
+CODES = {"SUCCEEDED": OK, "SKIPPED": OK, "KILLED": KILLED}
 Say = Callable[[str], None]
 
 
@@ -103,15 +104,32 @@ class Progress:
     def __init__(self, tell: Say) -> None:
         self._tell = tell
         self._known: dict[str, str] = {}
+        self._waits = ""
 
     def update(self, run: Any) -> None:
         """Tell the news of a run."""
+        if (waits := waits_for(run)) != self._waits:
+            self._waits = waits
+            if waits:
+                self._tell(f"  waits: {waits}")
         for step in _flat(run.status.steps):
             state = enums.of(step, "state")
             if self._known.get(step.name) == state or state in ("-", "PENDING"):
                 continue
             self._known[step.name] = state
             self._tell(_step_line(step, state))
+
+
+def waits_for(run: Any) -> str:
+    """Return what a run that has not begun waits for, empty if it is not told."""
+    told = pending_of(run)
+    return str(told.message) if told is not None else ""
+
+
+def pending_of(run: Any) -> Any | None:
+    """Return the condition that says what a run waits for, None if it does not wait."""
+    found = (item for item in run.status.conditions if item.type == "Pending" and item.status == TRUE)
+    return next(found, None) if state_of(run) == "PENDING" else None
 
 
 def _step_line(step: Any, state: str) -> str:

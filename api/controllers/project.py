@@ -12,6 +12,7 @@ from typing import Any
 
 from api.controllers.platform import Platform
 from api.controllers.retention import Retention
+from api.controllers.run_ttl import RunTtl, is_to_be_kept_for
 from api.errors import NotFound
 from api.gen.michelangelo.api.v2 import project_pb2 as wire
 from api.kinds import Resource, kinds
@@ -38,14 +39,15 @@ class ProjectController:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._retention = Retention(platform)
+        self._ttl = RunTtl(platform, self._retention)
 
     def settled(self, resource: Resource) -> bool:
         """Never: its file may be gone."""
         return False
 
     async def related(self, change: Change) -> Sequence[Key]:
-        """Deployments make its phase."""
-        if change.key.kind != "Deployment":
+        """Deployments make its phase; runs that are not kept for good are removed in its name."""
+        if change.key.kind != "Deployment" and not is_to_be_kept_for(change):
             return ()
         return (Key("Project", change.key.namespace, change.key.namespace),)
 
@@ -72,7 +74,8 @@ class ProjectController:
             await self._report(project, wire.PROJECT_STATE_ERROR, f"its files cannot be written: {error.strerror}")
             return ERROR_LOOK_S
         project = await self._report(project, wire.PROJECT_STATE_READY)
-        return await self._retention.look(project)
+        looks = (await self._retention.look(project), await self._ttl.look(project))
+        return min((each for each in looks if each is not None), default=None)
 
     async def _report(self, project: Any, state: Any, message: str = "") -> Any:
         """Write the status if it changed; returns the project as it is stored."""

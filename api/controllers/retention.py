@@ -67,7 +67,7 @@ class Retention:
         dry = project.metadata.annotations.get(DRY_RUN) == "true"
         if not dry:
             for resource in due:
-                await self._remove(resource)
+                await self.remove(resource)
         await self._list(project, due if dry else ())
         wait_s = MORE_S if len(due) >= MOST_AT_ONCE and not dry else LOOK_S
         self._next[key] = project.metadata.generation, now + timedelta(seconds=wait_s)
@@ -88,12 +88,12 @@ class Retention:
                 found += await self._deployments(name, now - timedelta(days=days), offline)
         if days := config.endpoint_retention.retention_in_days:
             found += await self._servers(name, now - timedelta(days=days))
-        return (await self._unreferenced(name, found))[:MOST_AT_ONCE]
+        return (await self.unreferenced(name, found))[:MOST_AT_ONCE]
 
     async def _models(self, project: str, before: datetime) -> list[Any]:
         """Return the models that were made before, but for the last good ones of each line."""
         lines: dict[str, list[Any]] = {}
-        async for model in self._all("Model", Query(namespace=project)):
+        async for model in self.all("Model", Query(namespace=project)):
             lines.setdefault(line_of(model), []).append(model)
         due = []
         for models in lines.values():
@@ -109,10 +109,10 @@ class Retention:
         """Return the revisions of pipelines that were made before, but for the current and last good ones of each."""
         pipelines = Criterion("base_type", Operator.EQUAL, ("Pipeline",))
         current = {
-            pipeline.status.latest_revision.name async for pipeline in self._all("Pipeline", Query(namespace=project))
+            pipeline.status.latest_revision.name async for pipeline in self.all("Pipeline", Query(namespace=project))
         }
         of: dict[str, list[Any]] = {}
-        async for revision in self._all("Revision", Query(namespace=project, where=pipelines)):
+        async for revision in self.all("Revision", Query(namespace=project, where=pipelines)):
             of.setdefault(revision.spec.base_resource.name, []).append(revision)
         due = []
         for revisions in of.values():
@@ -141,7 +141,7 @@ class Retention:
         empty = Criterion("state", Operator.EQUAL, (deployment_pb2.DEPLOYMENT_STATE_EMPTY,))
         return [
             found
-            async for found in self._all("Deployment", Query(namespace=project, where=empty))
+            async for found in self.all("Deployment", Query(namespace=project, where=empty))
             if (found.spec.definition.type == deployment_pb2.TARGET_TYPE_OFFLINE) == offline
             and not found.status.HasField("current_revision")
             and _written(found) < _us(before)
@@ -150,9 +150,9 @@ class Retention:
     async def _servers(self, project: str, before: datetime) -> list[Any]:
         gone = Criterion("state", Operator.EQUAL, (inference_server_pb2.INFERENCE_SERVER_STATE_DELETED,))
         query = Query(namespace=project, where=gone)
-        return [found async for found in self._all("InferenceServer", query) if _written(found) < _us(before)]
+        return [found async for found in self.all("InferenceServer", query) if _written(found) < _us(before)]
 
-    async def _unreferenced(self, project: str, found: Sequence[Any]) -> Sequence[Any]:
+    async def unreferenced(self, project: str, found: Sequence[Any]) -> Sequence[Any]:
         """Return those that nothing refers to which stays."""
         candidates = {key_of(resource): resource for resource in found}
         if not candidates:
@@ -177,7 +177,7 @@ class Retention:
             "TriggerRun": Query(namespace=project),
         }
         for kind, query in queries.items():
-            async for resource in self._all(kind, query):
+            async for resource in self.all(kind, query):
                 owner = Key("Model", resource.metadata.namespace, resource.metadata.name)
                 if key_of(resource) not in candidates and not (kind == "Revision" and owner in candidates):
                     for target in _targets(resource):
@@ -191,7 +191,7 @@ class Retention:
         found = (await self._resources.list("PipelineRun", Query(where=resumed, limit=PAGE))).items
         return any(key_of(run) not in candidates for run in found)
 
-    async def _all(self, kind: str, query: Query) -> AsyncIterator[Any]:
+    async def all(self, kind: str, query: Query) -> AsyncIterator[Any]:
         """Yield the objects of a list, a page at a time unless they change meanwhile."""
         found: list[Any] = []
         try:
@@ -206,7 +206,8 @@ class Retention:
         for resource in found:
             yield resource
 
-    async def _remove(self, resource: Any) -> None:
+    async def remove(self, resource: Any) -> None:
+        """Remove an object, unless it is used by now."""
         key = key_of(resource)
         log.info("%s is kept no longer", key)
         try:

@@ -33,7 +33,7 @@ TAKEN = "taken"
 THREADS = {"OMP_WAIT_POLICY": "passive"}
 """Threads of a job sleep while they wait for each other: spinning, OpenMP's default, made a training of 12 s last 74 s
 on two cores of which another process used one."""
-GRACE_S = 2.0
+GRACE_S = 1.0
 POLL_S = 0.2
 MOST_LOG_BYTES = 1024 * 1024
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from api.cli.commands import authored
+from api.cli.commands.again import go_on, retry
 from api.cli.commands.explain import explain, replay
 from api.cli.commands.pipeline_test import try_out
 
@@ -21,9 +22,10 @@ def register(app: typer.Typer) -> None:
     authored.add(pipeline)
     pipeline.command("test")(try_out)
     app.add_typer(pipeline, name="pipeline")
-    runs = typer.Typer(no_args_is_help=True, help="Follow, read and stop runs.")
-    for command in (wait, logs, kill, explain, replay):
+    runs = typer.Typer(no_args_is_help=True, help="Follow, read, stop, retry and resume runs.")
+    for command in (wait, logs, kill, retry, explain, replay):
         runs.command()(command)
+    runs.command("resume")(go_on)
     app.add_typer(runs, name="pipeline-run")
 
 

@@ -42,14 +42,14 @@ def deleted(here: Surfaces, made: Any) -> None:
     here.served.delete("Pipeline", here.project, "train")
 
 
-def document(here: Surfaces, cron: str, change: Change = nothing, **spec: Any) -> dict[str, Any]:
+def document(here: Surfaces, cron: str, change: Change = nothing, spec: dict[str, str] | None = None) -> dict[str, Any]:
     """Return the document of a trigger, of a pipeline that is made for it."""
     change(here, here.served.create(pipeline(here.project)))
     return {
         "apiVersion": "michelangelo.api/v2",
         "kind": "TriggerRun",
         "metadata": {"name": f"t-{uuid.uuid4().hex[:8]}", "namespace": here.project},
-        "spec": {"pipeline": {"name": "train"}, "trigger": {"cronSchedule": {"cron": cron}}, **spec},
+        "spec": {"pipeline": {"name": "train"}, "trigger": {"cronSchedule": {"cron": cron}}, **(spec or {})},
     }
 
 
@@ -74,12 +74,14 @@ def refused() -> Iterator[Case]:
         ("a century", "1925-01-01T00:00:00Z", "2025-01-01T00:00:00Z", "TOO_MANY_RUNS"),
     ):
         bounds = {"startTimestamp": start, "endTimestamp": end}
-        yield from everywhere(57, name, lambda here, b=bounds: document(here, "0 3 * * *", **b), reason, END)  # type: ignore[misc]
+        yield from everywhere(57, name, lambda here, b=bounds: document(here, "0 3 * * *", spec=b), reason, END)  # type: ignore[misc]
     many = {"startTimestamp": "2023-01-01T00:00:00Z", "endTimestamp": "2024-12-31T00:00:00Z"}
-    yield from everywhere(57, "a million runs", lambda here: document(here, "* * * * *", **many), "TOO_MANY_RUNS", END)
+    yield from everywhere(
+        57, "a million runs", lambda here: document(here, "* * * * *", spec=many), "TOO_MANY_RUNS", END
+    )
     future = {"startTimestamp": "2025-03-01T00:00:00Z", "endTimestamp": "2045-03-01T00:00:00Z"}
     told = "BACKFILL_IN_FUTURE"
-    yield from everywhere(57, "to come", lambda here: document(here, "0 3 * * *", **future), told)
+    yield from everywhere(57, "to come", lambda here: document(here, "0 3 * * *", spec=future), told)
     for change, reason in ((paused, "PIPELINE_PAUSED"), (deleted, "PIPELINE_DELETED"), (failed, "PIPELINE_ERROR")):
         yield from everywhere(
             59,

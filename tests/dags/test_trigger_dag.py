@@ -211,7 +211,11 @@ def test_a_backfill_catches_up_from_its_first_instant_to_its_last() -> None:
 async def test_a_trigger_that_was_ended_or_is_paused_starts_nothing(world: World) -> None:
     for action in ("PAUSE", "KILL"):
         number = trigger_run_pb2.TriggerRunAction.Value(f"TRIGGER_RUN_ACTION_{action}")
-        await world.change("TriggerRun", "nightly", lambda found, number=number: setattr(found.spec, "action", number))
+
+        def act(found: Any, number: Any = number) -> None:
+            found.spec.action = number
+
+        await world.change("TriggerRun", "nightly", act)
         with pytest.raises(AirflowSkipException, match=r"paused|ended"):
             await asyncio.to_thread(create, nightly(), "default", MOMENT)
     with pytest.raises(AirflowSkipException, match="gone"):

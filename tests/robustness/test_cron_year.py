@@ -1,0 +1,194 @@
+"""Each instant of a schedule starts one run: through a year, both changes of the clock, kills and jumps (G10).
+
+The clock is libfaketime's, below the whole process: Airflow's scheduling code, its database and our tick see no other.
+Real here: the timetable, the creation of DAG runs, the tick's task, the API and its store.  Not here: Airflow's
+processes, its executor and the DAG processor, which `tests/e2e/test_triggers.py` runs with the true clock.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.client import Client
+from api.instants import Schedule
+from tests.api.running import Served
+from tests.api.workloads import pipeline, trigger
+from tests.dags.conftest import ROOT, airflow_environ
+from tests.dags.manifests import trigger as manifest_of
+from tests.robustness.results import told
+
+BERLIN = "Europe/Berlin"
+HOUR_S, DAY_S = 3600, 86_400
+END_S = 3000.0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path / "store.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow database without anything in it."""
+    home = tmp_path_factory.mktemp("airflow")
+    migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(migrate, env=airflow_environ(home), check=True, capture_output=True, timeout=300)
+    return home / "airflow" / "airflow.db"
+
+
+def lived(
+    served: Served, database: Path, home: Path, start: datetime, end: datetime, *, cron: str, missed: str, **asked: Any
+) -> tuple[list[datetime], int]:
+    """Return the instants of the runs that a trigger started in a time, and how often the scheduling was killed."""
+    project = served.project()
+    served.create(pipeline(project))
+    made = served.create(trigger(project, f"CRON_TZ={BERLIN} {cron}"))
+    (home / "airflow").mkdir()
+    (home / "airflow" / "airflow.db").write_bytes(database.read_bytes())
+    clock = home / "clock"
+    clock.write_text(f"{start:%Y-%m-%d %H:%M:%S}\n")
+    described = {
+        **manifest_of(made.metadata.name, pipeline="train"),
+        "project": project,
+        "namespace": project,
+        "uid": made.metadata.uid,
+        "cron": cron,
+        "timezone": BERLIN,
+        "missed": missed,
+        "start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+    }
+    settings = {"kills": 0, "longest_down_s": 0, "step_s": 1500, "jumps": [], "between_s": 0, "seed": 7}
+    wanted = {**settings, **asked, "manifest": described, "clock": str(clock), "end": end.timestamp()}
+    program = [sys.executable, "-m", "tests.robustness.year_loop", json.dumps(wanted)]
+    done = subprocess.run(
+        program, env=faked(home, clock, served), cwd=ROOT, capture_output=True, text=True, timeout=END_S
+    )
+    assert "\nKILLS " in done.stdout, done.stdout[-3000:] + done.stderr[-6000:]
+    with Client(served.address) as api:
+        labels = [run.metadata.labels for run in api.list("PipelineRun", project)]
+    stamps = sorted(label["pipelinerun.michelangelo/execution-timestamp"] for label in labels)
+    instants = [datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for stamp in stamps]
+    return instants, int(done.stdout.rpartition("KILLS ")[2])
+
+
+def faked(home: Path, clock: Path, served: Served) -> dict[str, str]:
+    """Return the environment of a process whose time of day is what stands in a file."""
+    found = find_spec("libfaketime")
+    assert found is not None
+    assert found.origin is not None
+    library = Path(found.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
+    return airflow_environ(
+        home,
+        LD_PRELOAD=str(library),
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+        DONT_FAKE_MONOTONIC="1",
+        TZ="UTC",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home / 'airflow' / 'airflow.db'}",
+        AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR",
+        MA_API_PORT=served.address.rpartition(":")[2],
+        MA_API_HTTP_PORT="1",
+        MA_HOME=str(home),
+    )
+
+
+def due(cron: str, start: datetime, end: datetime) -> list[datetime]:
+    found = Schedule(cron, None, BERLIN).after(int(start.timestamp()))
+    instants: list[datetime] = []
+    for second in found:
+        if second > end.timestamp():
+            return instants
+        instants.append(datetime.fromtimestamp(second, UTC))
+    raise AssertionError("a schedule goes on")
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(("days", "kills"), [(365, 100)])
+def test_a_year_of_hours_starts_8760_runs(
+    served: Served, database: Path, tmp_path: Path, days: int, kills: int
+) -> None:
+    """From New Year to New Year, killed a hundred times, at rest up to ten hours after each: `runAll` makes it up."""
+    start = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(seconds=1)
+    end = start + timedelta(days=days)
+    began = time.monotonic()
+    found, killed = lived(
+        served,
+        database,
+        tmp_path,
+        start,
+        end,
+        cron="0 * * * *",
+        missed="runAll(100)",
+        kills=kills,
+        longest_down_s=10 * HOUR_S,
+    )
+    expected = {start + timedelta(seconds=1, hours=hour) for hour in range(24 * days)}
+    counted = Counter(found)
+    told(
+        "G10",
+        "an hour of a year starts one run, through both changes of the clock and kills",
+        trials=len(expected),
+        failed=sum(counted[instant] != 1 for instant in expected) + len(counted.keys() - expected),
+        figures=f"{killed} kills, {len(found):,} runs, {time.monotonic() - began:.0f} s",
+    )
+    assert killed == kills
+    assert counted == dict.fromkeys(expected, 1)
+    assert len(found) == 24 * days
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("month", [3, 10], ids=["spring", "autumn"])
+def test_a_fixed_time_fires_once_on_the_night_of_the_change(
+    served: Served, database: Path, tmp_path: Path, month: int
+) -> None:
+    start = datetime(2026, month, 27 if month == 3 else 23, 12, tzinfo=UTC)
+    end = start + timedelta(days=4)
+    found, _ = lived(
+        served, database, tmp_path, start, end, cron="30 2 * * *", missed="runOnce", kills=2, longest_down_s=HOUR_S
+    )
+    changed = datetime(2026, 3, 29, 1, tzinfo=UTC) if month == 3 else datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    assert changed in found
+    assert found == due("30 2 * * *", start, end)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, 400 * DAY_S, -1])
+def test_a_clock_that_jumps_doubles_nothing_and_makes_up_the_last(
+    served: Served, database: Path, tmp_path: Path, jump_s: int
+) -> None:
+    start, quiet = datetime(2026, 3, 1, tzinfo=UTC), timedelta(hours=6)
+    end = start + 2 * quiet + timedelta(seconds=max(jump_s, 0))
+    found, _ = lived(
+        served,
+        database,
+        tmp_path,
+        start,
+        end + timedelta(hours=3),
+        cron="0 * * * *",
+        missed="runOnce",
+        jumps=[jump_s],
+        between_s=quiet.total_seconds(),
+    )
+    assert found == sorted(set(found))
+    before = [instant for instant in found if instant <= start + quiet]
+    assert before == due("0 * * * *", start, start + quiet)
+    after = [instant for instant in found if instant > start + quiet]
+    # Of what the jump went over, the last instant is made up for; then one follows the other.
+    assert after == due("0 * * * *", after[0] - timedelta(seconds=1), after[-1])
+    landed = start + quiet + timedelta(seconds=max(jump_s, 0))
+    assert timedelta(0) <= after[0] - landed + timedelta(hours=1) <= timedelta(hours=2)
+    told("G10", f"a clock that jumps by {jump_s} s doubles no tick", trials=len(found), failed=0)

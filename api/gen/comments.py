@@ -432,7 +432,7 @@ COMMENTS: dict[str, str] = {
     'michelangelo.api.v2.CreateTriggerRunResponse': 'What was created.',
     'michelangelo.api.v2.CreateTriggerRunResponse.trigger_run': 'The TriggerRun with what the server filled in.',
     'michelangelo.api.v2.CronSchedule': 'Instants by a cron expression.',
-    'michelangelo.api.v2.CronSchedule.cron': 'Five fields, in UTC; required.',
+    'michelangelo.api.v2.CronSchedule.cron': 'Five fields, behind `CRON_TZ=` and an IANA zone, else in UTC; required.',
     'michelangelo.api.v2.DCType': 'Where a cluster stands.',
     'michelangelo.api.v2.DataPointSource': 'Where points come from.',
     'michelangelo.api.v2.DataPointSource.Type': 'The place of the points.',

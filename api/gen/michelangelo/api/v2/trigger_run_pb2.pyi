@@ -88,7 +88,7 @@ class CronSchedule(_message.Message):
 
     CRON_FIELD_NUMBER: _builtins.int
     cron: _builtins.str
-    """Five fields, in UTC; required."""
+    """Five fields, behind `CRON_TZ=` and an IANA zone, else in UTC; required."""
     def __init__(
         self,
         *,

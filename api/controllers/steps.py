@@ -23,6 +23,7 @@ STEP_STATES = {
     "up_for_reschedule": wire.PIPELINE_RUN_STEP_STATE_RUNNING,
     "restarting": wire.PIPELINE_RUN_STEP_STATE_RUNNING,
 }
+LISTS_ITEMS = "ItemsOperator"
 ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 GOING_ON = {wire.PIPELINE_RUN_STEP_STATE_RUNNING, wire.PIPELINE_RUN_STEP_STATE_PENDING}
 # Of the present try; a task in any other state waits for its next.
@@ -71,8 +72,12 @@ def step_of(task: Task, url: str) -> wire.PipelineRunStepInfo:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Return tasks in the order in which they started, those that did not at the end."""
-    return sorted(tasks, key=lambda task: (task.start is None, task.start.timestamp() if task.start else 0.0))
+    """Return tasks in the order in which they started, those that did not at the end.
+
+    What lists a loop's items is no step of the pipeline, unless the run failed by it.
+    """
+    steps = (task for task in tasks if task.operator != LISTS_ITEMS or task.state == "failed")
+    return sorted(steps, key=lambda task: (task.start is None, task.start.timestamp() if task.start else 0.0))
 
 
 def nested(

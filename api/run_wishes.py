@@ -66,7 +66,8 @@ async def _create_faults(resources: Resources, new: Any) -> Sequence[FieldViolat
     earlier = await resources.find(key)
     if earlier is None:
         raise NotFound(
-            f"{path}.pipeline_run: there is no PipelineRun {shown(source.name)!r} in {shown(key.namespace)!r}"
+            f"{path}.pipeline_run: there is no PipelineRun {shown(source.name)!r} in {shown(key.namespace)!r}",
+            reason="UNKNOWN_RUN",
         )
     if not earlier.status.HasField("end_time"):
         raise FailedPrecondition(

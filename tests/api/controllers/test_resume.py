@@ -173,7 +173,7 @@ async def test_a_run_goes_up_to_a_step(world: Any) -> None:
 @pytest.mark.parametrize(
     ("wanted", "error", "reason"),
     [
-        ({"source": "nobody"}, NotFound, "NOT_FOUND"),
+        ({"source": "nobody"}, NotFound, "UNKNOWN_RUN"),
         ({"resume_from": ["frist"]}, NotFound, "UNKNOWN_STEP"),
         ({"resume_up_to": ["third"]}, NotFound, "UNKNOWN_STEP"),
         ({"rows": 8}, FailedPrecondition, "INPUT_CHANGED"),

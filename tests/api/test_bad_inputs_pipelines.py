@@ -249,8 +249,8 @@ def test_what_a_run_does_never_changes(served: Served, project: str, begun: Any)
     assert refusal.paths == ["spec.pipeline", "spec.input"]
 
 
-@pytest.mark.parametrize("field", ["resume", "retry_info", "local_diff"])
-def test_what_this_release_does_not_do_is_refused(served: Served, project: str, field: str) -> None:
+@pytest.mark.parametrize("field", ["retry_info", "local_diff"])
+def test_what_a_new_run_cannot_wish_is_refused(served: Served, project: str, field: str) -> None:
     built(served, project)
     new = run(project, kw_args={"rows": 1, "rate": 1, "label": "x"})
     if field == "local_diff":

@@ -13,6 +13,7 @@ WIDTH = 80
 MOST_LOG = 8
 BLOCKS = "▁▂▃▄▅▆▇█"
 SURE = {"CERTAIN": "", "LIKELY": ", likely", "GUESS": ", a guess"}
+LONGEST_CURVE = 36
 IDLE_PERCENT = 5
 IDLE_POINTS = 5
 
@@ -107,8 +108,11 @@ def _curve(evidence: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _blocks(values: Sequence[float]) -> str:
-    top = max([*values, 1])
-    return "".join(BLOCKS[min(int(value / top * (len(BLOCKS) - 1)), len(BLOCKS) - 1)] for value in values[-36:])
+    """Return a curve as a line of blocks, each the most of its part."""
+    step = max(len(values) / LONGEST_CURVE, 1.0)
+    parts = [values[int(at * step) : max(int((at + 1) * step), int(at * step) + 1)] for at in range(LONGEST_CURVE)]
+    most, top = [max(part) for part in parts if part], max([*values, 1])
+    return "".join(BLOCKS[int(value / top * (len(BLOCKS) - 1))] for value in most)
 
 
 def _log(evidence: Mapping[str, Any]) -> Iterator[str]:

@@ -96,7 +96,8 @@ def scratch_home(folder: Path) -> Iterator[Path]:
 
 def _link_values(text: str, there: Path, here: Path) -> None:
     """Show the stored values that a text refers to, and those they refer to, in a store of their own."""
-    left_over, seen = [text], set()
+    left_over: list[str] = [text]
+    seen: set[str] = set()
     while left_over:
         for digest in set(DIGEST.findall(left_over.pop())) - seen:
             seen.add(digest)
@@ -123,6 +124,7 @@ def run(capsule: Capsule, *, debug: bool) -> tuple[int, dict[str, Any] | None]:
             import pdb
 
             pdb.post_mortem(_innermost(error))
+            print()
         return RAISED, raised
     for name, value in outputs.items():
         print(f"{name}: {value}")

@@ -30,7 +30,9 @@ from operators.errors import UserError
 from operators.job import JobOperator, job_id, run_of, taken_over
 from operators.jobs.evidence import recorded
 from operators.jobs.run import SPEC
+from operators.task_cache import CACHE, TaskCache
 from operators.task_process import TaskProcess
+from operators.values.references import Reference
 from operators.values.store import Values, values_at
 from operators.xcom_results import XComResults
 
@@ -97,6 +99,8 @@ class PythonTaskOperator(JobOperator):
         self.entry = entry
         self._process = TaskProcess()
         self._inputs: Mapping[str, Any] = {}
+        # Why the cache had nothing; empty if it was not asked in this process.
+        self._why = ""
 
     def execute(self, context: Any) -> Any:
         """Run the step, unless its condition does not hold or what it needs was skipped."""
@@ -112,6 +116,12 @@ class PythonTaskOperator(JobOperator):
             context["ti"].xcom_push(key="skipped", value=found.message)
             raise AirflowSkipException(found.message)
         self._inputs = found
+        if step.cache is not None:
+            kept = self._cache(context, step).ask(context["dag_run"].conf or {}, context["ti"].try_number)
+            if kept.output is not None:
+                context["ti"].xcom_push(key="inputs", value=dict(found))
+                return {**self._output(kept.output.to_json()), CACHE: kept.to_json()}
+            self._why = kept.why
         if is_job(step):
             return super().execute(context)
         context["ti"].xcom_push(key="inputs", value=dict(found))
@@ -133,7 +143,29 @@ class PythonTaskOperator(JobOperator):
             kind = "user" if is_users(error, root) else "system"
             _give_verdict(context, kind, f"{type(error).__name__}: {error}", folder)
             raise
-        return self._output(outcome.output.to_json())
+        return self._kept(context, self._output(outcome.output.to_json()))
+
+    def finish(self, context: Any, job_id: str) -> dict[str, Any]:
+        """Show the job's log, keep and return its output."""
+        return self._kept(context, super().finish(context, job_id))
+
+    def _kept(self, context: Any, output: dict[str, Any]) -> dict[str, Any]:
+        """Keep the output of a step that succeeded, and return it with why it had to be made."""
+        step = self._step(context)
+        if step.cache is None:
+            return output
+        if not self._why:
+            # The task waited for its job outside of a worker: this is another process.
+            found = resolver_of(context, self._index, self.entry).inputs(step, self._index)
+            self._inputs = {} if isinstance(found, Skip) else found
+            self._why = self._cache(context, step).ask(context["dag_run"].conf or {}, context["ti"].try_number).why
+        self._cache(context, step).keep(Reference.from_json(output))
+        return {**output, CACHE: {"hit": False, "why": self._why}}
+
+    def _cache(self, context: Any, step: Step) -> TaskCache:
+        run, authored = run_of(context), authored_of(context)
+        root = unpacked(run["project"], authored.code)
+        return TaskCache(step, self._inputs, root=root, run=run, pipeline=authored.graph.name, values=stored_values())
 
     def job(self, context: Any) -> JobSpec:
         """Return the step as a job."""

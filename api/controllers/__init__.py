@@ -19,6 +19,7 @@ from api.broker import Broker
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
+from api.controllers.cached_output import CachedOutputController
 from api.controllers.collector import Collector
 from api.controllers.deployment import DeploymentController, InferenceServerController
 from api.controllers.leadership import Leadership
@@ -139,5 +140,6 @@ def controllers_of(platform: Platform, runs: PipelineRunController) -> Sequence[
         RevisionController(platform),
         ModelController(platform),
         NoticeController(platform),
+        CachedOutputController(platform),
         Collector(platform),
     )

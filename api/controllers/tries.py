@@ -52,3 +52,15 @@ async def say_why_skipped(airflow: Airflow, observed: DagRun, task: Task, step: 
         if isinstance(told, dict):
             step.state = SKIPPED
             step.message = str(told.get("message", ""))
+    elif task.state == "success":
+        _say_what_the_cache_said(step)
+
+
+def _say_what_the_cache_said(step: Any) -> None:
+    """Make a step whose output was kept a skipped one; of another, say why it had to be done."""
+    said = step.output.fields["cache"].struct_value if "cache" in step.output.fields else None
+    if said is None:
+        return
+    step.message = said.fields["why"].string_value
+    if said.fields["hit"].bool_value:
+        step.state = SKIPPED

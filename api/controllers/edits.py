@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.calls import Call, Principal
+from api.controllers.attempts import condition_of
 from api.controllers.conditions import set_condition
 from api.controllers.steps import flat
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
@@ -43,6 +44,12 @@ def marked_steps(before: Mapping[str, tuple[Any, tuple[str, ...]]], run: Any) ->
         and step.state != before[step.name][0]
         and tuple(step.attempt_ids) == before[step.name][1]
     ][:MOST_NAMED]
+
+
+def is_marked_failed(run: Any) -> bool:
+    """Whether a run ended as failed although no step of it did."""
+    ended = condition_of(run, "Succeeded")
+    return bool(ended is not None and ended.reason == CHANGED and run.status.HasField("end_time"))
 
 
 def say_changed(run: Any, message: str) -> None:

@@ -14,7 +14,7 @@ from api.airflow import DagRun
 from api.controllers import pending
 from api.controllers.attempts import begin_again, in_airflow
 from api.controllers.conditions import set_condition
-from api.controllers.edits import ended_steps, in_somebodys_name, marked_steps, say_changed
+from api.controllers.edits import ended_steps, in_somebodys_name, is_marked_failed, marked_steps, say_changed
 from api.controllers.platform import Platform
 from api.controllers.resumes import CannotResume, Resumes
 from api.controllers.retries import Retries, is_due, is_wished
@@ -147,6 +147,8 @@ class PipelineRunController:
         observed = await self._observe(name, run)
         if observed is None and run.status.workflow_run_id:
             self._fail(run, "EngineRunLost", "the DAG run was deleted in Airflow", SYSTEM)
+            say_changed(run, "the DAG run was deleted in Airflow")
+            external = True
         elif observed is None and ADOPTED in run.metadata.annotations:
             self._fail(run, "EngineRunLost", "Airflow has no such DAG run", SYSTEM)
         elif observed is None and run.spec.kill:
@@ -169,6 +171,9 @@ class PipelineRunController:
             await self._report.describe(run, observed)
             if marked := marked_steps(ended, run):
                 say_changed(run, f"{', '.join(marked)} in Airflow")
+                external = True
+            elif not external and is_marked_failed(run):
+                say_changed(run, "the run was marked failed in Airflow")
                 external = True
         failpoints.hit("status.before_write")
         resources = self._platform.resources

@@ -62,3 +62,18 @@ async def test_a_run_that_goes_on_by_itself_has_no_such_record(world: Any) -> No
     run = await world.until("PipelineRun", "one", lambda found: found.status.state == SUCCEEDED)
     assert condition_of(run, "ExternallyChanged") is None
     assert await audited(world) == []
+
+
+async def test_a_run_that_is_marked_or_deleted_while_it_waits_says_so(world: Any) -> None:
+    await world.ready()
+    world.airflow.mark(await begun(world, "marked"), "failed")
+    world.airflow.lose(await begun(world, "deleted"))
+    told = {}
+    for name in ("marked", "deleted"):
+        run = await world.until("PipelineRun", name, lambda found: found.status.state == FAILED)
+        told[name] = condition_of(run, "ExternallyChanged").message
+    assert told == {
+        "marked": "the run was marked failed in Airflow",
+        "deleted": "the DAG run was deleted in Airflow",
+    }
+    assert {name for _, _, name in await audited(world)} == {"marked", "deleted"}

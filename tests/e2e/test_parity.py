@@ -142,3 +142,15 @@ def test_a_difference_that_is_injected_turns_the_comparison_red(
     assert there != mine
     assert {name for name in mine if mine[name] != there[name]} == {"rounded"}
     assert there == here(folder, "converge", {})
+
+
+def test_uncommitted_code_runs_without_being_registered(
+    ma: Ma, authored: Client, edited: Callable[[str, str, str], Path]
+) -> None:
+    """A dev-run does what the folder says now; no pipeline is left of it."""
+    folder = edited("converge", 'round(state["root"], digits)', 'round(state["root"], digits + 1)')
+    ended = ma("pipeline", "dev-run", "-f", str(folder / "pipeline.yaml"), "--name", "dev-1", timeout_s=600)
+    assert ended.code == 0, f"{ended.out}{ended.err}"
+    there = on_airflow(authored.get("PipelineRun", PROJECT, "dev-1"))
+    assert there == here(folder, "converge", {})
+    assert not [one for one in authored.list("Pipeline", PROJECT) if one.metadata.name.startswith("dev")]

@@ -235,6 +235,15 @@ class Airflow:
         """Return the log of a task's latest try as text."""
         return "\n".join(_log_line(line) for line in await self.log_records(dag_id, run_id, task))
 
+    async def asset(self, uri: str) -> int | None:
+        """Return the id of an asset, None if no DAG names it."""
+        found = await self._call("GET", "/assets", params={"uri_pattern": uri, "limit": 100})
+        return next((int(asset["id"]) for asset in found["assets"] if asset["uri"] == uri), None)
+
+    async def asset_event(self, asset: int, extra: Mapping[str, Any]) -> None:
+        """Note that an asset changed."""
+        await self._call("POST", "/assets/events", json={"asset_id": asset, "extra": dict(extra)})
+
     async def _pages(self, path: str, key: str, query: Mapping[str, Any]) -> list[Any]:
         found: list[Any] = []
         while True:

@@ -28,7 +28,7 @@ from api.subscriptions import is_single, matches
 
 KINDS = ("Event", "Model", "PipelineRun", "Subscription")
 # The object that says how far the broker has come.
-PLACE = "events"
+PLACE = "ma-events"
 SAVE_S = 1.0
 # What was taken in a second before the place was kept may have been taken since.
 OVERLAP_US = 120 * 1_000_000
@@ -39,13 +39,20 @@ LONGEST_PAUSE_S = 5.0
 log = logging.getLogger(__name__)
 
 Heard = Callable[[Any], None]
+Changed = Callable[[str], None]
 
 
 class Broker:
-    """Delivers events.  `heard`: is told each event that came; it must not wait."""
+    """Delivers events.  heard: is told each event that came; changed: each project whose subscriptions did.
 
-    def __init__(self, resources: Resources, heard: Heard = lambda event: None) -> None:
+    Neither may wait.
+    """
+
+    def __init__(
+        self, resources: Resources, heard: Heard = lambda event: None, changed: Changed = lambda project: None
+    ) -> None:
         self._resources = resources
+        self._changed = changed
         self._deliverer = Deliverer(resources)
         self._heard = heard
         self._subscriptions: dict[str, dict[str, Any]] = {}
@@ -85,6 +92,8 @@ class Broker:
         known = mine.get(subscription.metadata.name)
         if known is None or _revision(known) <= _revision(subscription):
             mine[subscription.metadata.name] = subscription
+            if known is None or known.spec != subscription.spec:
+                self._changed(subscription.metadata.namespace)
 
     async def _follow(self) -> None:
         """Take changes as they come, as many at a time as there are.  Raises Expired."""
@@ -142,6 +151,7 @@ class Broker:
                 events = []
                 if change.type is ChangeType.DELETED:
                     self._subscriptions.get(change.key.namespace, {}).pop(change.key.name, None)
+                    self._changed(change.key.namespace)
                 else:
                     self._put(change.resource)
             elif change.key.kind == "Event":

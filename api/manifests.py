@@ -16,6 +16,8 @@ from api.config import Config
 
 # Neither the name of a pipeline nor that of a trigger ends like this.
 HIDDEN = ".hidden.json"
+# No pipeline's name has a `_`.
+EVENTS = "events_graph.json"
 
 PROJECT_FILE = '''"""DAGs of project {project}.  Generated from the API's resources for Airflow; changes are lost."""
 
@@ -68,6 +70,14 @@ class Manifests:
         """Write a trigger's manifest; tell whether it changed."""
         name = f"{manifest['pipeline']}.{manifest['name']}.trigger.json"
         return self._write(manifest["project"], name, manifest)
+
+    def write_events(self, manifest: Mapping[str, Any]) -> bool:
+        """Write what a project's subscriptions wait for; tell whether it changed."""
+        return self._write(manifest["project"], EVENTS, manifest)
+
+    def remove_events(self, project: str) -> bool:
+        """Remove it; tell whether there was one."""
+        return _remove(self._manifests / project / EVENTS)
 
     def remove_pipeline(self, project: str, pipeline: str) -> bool:
         """Remove a pipeline's manifest; tell whether there was one."""

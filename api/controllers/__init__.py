@@ -22,6 +22,7 @@ from api.controllers.adoption import Adopter
 from api.controllers.cached_output import CachedOutputController
 from api.controllers.collector import Collector
 from api.controllers.deployment import DeploymentController, InferenceServerController
+from api.controllers.event_graph import EventGraph
 from api.controllers.leadership import Leadership
 from api.controllers.notice import NoticeController
 from api.controllers.pipeline import PipelineController
@@ -79,7 +80,9 @@ class ControlPlane:
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
         sweeper = Sweeper(leadership.resources, self._blobs)
-        events = (Broker(leadership.resources).run, EventRetention(leadership.resources).run)
+        graph = EventGraph(platform)
+        broker = Broker(leadership.resources, graph.heard, graph.changed)
+        events = (broker.run, graph.run, EventRetention(leadership.resources).run)
         herald = Herald(leadership.resources, {self._config.airflow_url: self._config.notify.link_url})
         keeping = Keeping(leadership.resources)
         background = (

@@ -12,7 +12,7 @@ import pendulum
 from airflow.sdk import DAG, get_parsing_context
 
 from api.config import load
-from operators.templates import params
+from operators.templates import event_graph, params
 from operators.templates.authored import authored_dag
 from operators.templates.broken import broken_dag
 from operators.templates.registry import TEMPLATES, template_dag
@@ -52,6 +52,8 @@ def dag_id_of(manifest: Mapping[str, Any]) -> str:
     """Return the DAG id of a manifest.  Raises ValueError for a kind that is no DAG."""
     if manifest["kind"] == "TriggerRun":
         return f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}"
+    if manifest["kind"] == "Events":
+        return f"{manifest['project']}.{event_graph.NAME}"
     if manifest["kind"] != "Pipeline":
         raise ValueError(f"a {manifest['kind']!r} is no DAG")
     return f"{manifest['project']}.{manifest['name']}"
@@ -63,6 +65,8 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
+    if manifest["kind"] == "Events":
+        return event_graph.event_graph_dag(manifest, dag_id=name, tags=tags)
     described = {
         "project": manifest["project"],
         # A DAG of a revision's own is not named as its pipeline.

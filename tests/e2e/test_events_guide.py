@@ -42,7 +42,7 @@ def begun(flights: Flights, subscription: str = "") -> list[Any]:
 
 
 def test_the_guide_from_its_beginning_to_its_end(held: Flights, tmp_path: Path) -> None:
-    environ = {**os.environ, **held.ma.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, **held.config.environ(), "MA_TOKEN": "", "PYTHONPATH": str(ROOT)}
     environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
     told = ""
     for language, text in BLOCKS:
@@ -67,6 +67,7 @@ def test_the_guide_from_its_beginning_to_its_end(held: Flights, tmp_path: Path) 
     assert until == ["2013-09-30", "2013-10-31", "2013-11-30"]
     assert conf[pair.metadata.name]["train_until"] == "2013-12-31"
     assert {conf[run.metadata.name]["minimum_auc"] for run in single} == {0.7}
+    shown(held)
     ended = held.ma("get", "subscription", "on-loaded", "-n", PROJECT, "-o", "json")
     assert json.loads(ended.out)["status"]["runs"] == "3"
 
@@ -80,3 +81,21 @@ def dag_run(flights: Flights, run: Any) -> Any:
 
     with flights.airflow() as airflow:
         return eventually(look, f"the DAG run of {run.metadata.name}")
+
+
+def shown(flights: Flights) -> None:
+    """Airflow's graph has the events as assets, which subscriptions wait for them, and each event that came."""
+
+    def look() -> Any:
+        found = airflow.get("/api/v2/assets", params={"uri_pattern": f"ma-event://{PROJECT}/"}).json()["assets"]
+        by_uri = {asset["uri"].rsplit("/", 1)[-1]: asset for asset in found}
+        loaded = by_uri.get("flights.loaded")
+        if loaded is None or len(by_uri) < 4:
+            return None
+        events = airflow.get("/api/v2/assets/events", params={"asset_id": loaded["id"]}).json()["asset_events"]
+        return (loaded, events) if len(events) >= 3 else None
+
+    with flights.airflow() as airflow:
+        loaded, events = eventually(look, "the events as assets", timeout_s=120)
+    assert [task["task_id"] for task in loaded["consuming_tasks"]] == ["on-loaded"]
+    assert {event["extra"]["key"] for event in events} == {"2013-09", "2013-10", "2013-11"}

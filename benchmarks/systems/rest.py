@@ -58,6 +58,17 @@ class PlainAirflow:
         found: Mapping[str, Any] = self.get(_path(dag_id, run_id))
         return found
 
+    def run_if_there(self, dag_id: str, run_id: str) -> Mapping[str, Any] | None:
+        """Return a run, None if there is none (yet)."""
+        try:
+            return self.run(dag_id, run_id)
+        except Refused:
+            return None
+
+    def asset_event(self, asset: int, extra: Mapping[str, Any]) -> None:
+        """Tell that an asset was updated."""
+        self._ask("POST", "/api/v2/assets/events", {"asset_id": asset, "extra": dict(extra)})
+
     def ended(self, dag_id: str, run_id: str) -> None:
         """Wait until a run has ended."""
         until(lambda: self.run(dag_id, run_id)["state"] in TERMINAL, look_s=STATE_LOOK_S)

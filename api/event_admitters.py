@@ -35,6 +35,8 @@ from api.workflows import plain as plain_struct
 LONGEST_WINDOW = timedelta(days=7)
 # Clocks of a publisher's request and of this check differ by how long it took.
 TTL_SLACK = timedelta(minutes=1)
+# On a pipeline that nothing is to begin, as `trigger_checks` has it.
+PAUSED = "michelangelo.airflow/paused"
 NO_VALUE = (wire.EVENT_OPERATOR_EXISTS, wire.EVENT_OPERATOR_ABSENT)
 SEVERAL = (wire.EVENT_OPERATOR_IN, wire.EVENT_OPERATOR_NOT_IN)
 Found = Sequence[FieldViolation]
@@ -169,7 +171,12 @@ def _parameter_faults(spec: Any) -> Iterator[FieldViolation]:
 
 
 def _refuse_unusable(pipeline: Any) -> None:
+    """Raise FailedPrecondition for a pipeline that cannot run, or is not to, as for a trigger."""
     name = pipeline.metadata.name
+    if pipeline.metadata.annotations.get(PAUSED, "") == "true":
+        raise FailedPrecondition(
+            f"Pipeline {name!r} is paused: remove its annotation {PAUSED}", reason="PIPELINE_PAUSED"
+        )
     if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
         raise FailedPrecondition(
             f"Pipeline {name!r} cannot run: {pipeline.status.error_message}", reason="PIPELINE_ERROR"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from api.broker import Broker
 from api.client import Client
+from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as runs
 from api.gen.michelangelo.platform.v1 import subscription_pb2 as wire
 from api.kinds import kinds
@@ -81,6 +83,15 @@ class EventWorld:
             return found if holds(found.status) else None
 
         return until(look, f"the status of {name}")
+
+    def pause(self, name: str, *, paused: bool) -> None:
+        """Pause a subscription or let it go on, whatever its status says meanwhile."""
+        while True:
+            stored = self.api.get("Subscription", self.project, name)
+            stored.spec.paused = paused
+            with contextlib.suppress(Conflict):
+                self.api.update(stored)
+                return
 
     def quiet(self) -> None:
         """Wait until all that was published was taken: an event behind it was."""

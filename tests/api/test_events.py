@@ -154,14 +154,10 @@ def test_a_subscription_hears_what_comes_while_it_is_there_and_not_paused(world:
     world.subscription("late", "orders.loaded")
     first = world.publish("orders.loaded", key="heard").event
     world.until_runs(1)
-    stored = world.api.get("Subscription", world.project, "late")
-    stored.spec.paused = True
-    world.api.update(stored)
+    world.pause("late", paused=True)
     world.publish("orders.loaded", key="passes by")
     world.quiet()
-    stored = world.api.get("Subscription", world.project, "late")
-    stored.spec.paused = False
-    world.api.update(stored)
+    world.pause("late", paused=False)
     last = world.publish("orders.loaded", key="heard again").event
     world.until_runs(2)
     world.quiet()

@@ -119,7 +119,7 @@ class Surfaces:
         """Return the path of a collection, or of an object."""
         plural = kinds()[kind].plural.replace("_", "")
         place = f"/namespaces/{namespace or self.project}" if kind != "Project" else ""
-        return f"{ROOT}{place}/{plural}{'/' + name if name else ''}"
+        return f"/apis/{kinds()[kind].group_version}{place}/{plural}{'/' + name if name else ''}"
 
 
 Send = Callable[[Surfaces], Answer]

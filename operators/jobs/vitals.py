@@ -1,6 +1,6 @@
 """Memory and CPU of a job while it lives, and what the kernel says of memory.  Reads /proc and cgroups; stops nobody.
 
-One look costs about 0.1 ms a process; looks get rarer with time, so that a long job is looked at as cheaply as a short.
+One look costs less than 1 ms of CPU with what it writes; looks get rarer with time, at last one in two seconds.
 """
 
 from __future__ import annotations

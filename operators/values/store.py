@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from api.errors import DataLoss
-from operators.errors import UserError
+from operators.errors import InputGone
 from operators.values import trees
 from operators.values.formats import Format, ValueRefused, format_named, format_of
 from operators.values.references import Reference
 
 JSON = "json"
+SMALL = 64 * 1024
+"""Bytes of a value that a run in one process holds in memory."""
 
 
 class Bytes(Protocol):
@@ -60,7 +62,7 @@ class Values:
         return found
 
     def get(self, reference: Reference) -> Any:
-        """Return the value.  Raises UserError if it is gone, DataLoss if it is another."""
+        """Return the value.  Raises InputGone if it is gone, DataLoss if it is another."""
         if reference.format == JSON:
             return self.decode(self.tree(reference))
         kind = format_named(reference.format)
@@ -102,7 +104,7 @@ class Values:
         try:
             return self._files.read(_file(reference, suffix))
         except FileNotFoundError as error:
-            raise UserError(
+            raise InputGone(
                 f"the value {reference.digest} is no longer stored: run the step again that made it"
             ) from error
 
@@ -118,7 +120,17 @@ def values_at(url: str) -> Values:
 
 def scratch_values(folder: Path) -> Values:
     """Return values in a folder that need not outlive this process: nothing waits for the disk."""
-    return Values(_ScratchFiles(folder))
+    return Values(_ScratchFiles(folder, small=-1))
+
+
+@contextlib.contextmanager
+def passing_values() -> Iterator[Values]:
+    """Yield values that go with the block: small ones in memory, others in a folder that nobody waits for."""
+    files = _ScratchFiles()
+    try:
+        yield Values(files)
+    finally:
+        files.remove()
 
 
 def is_reference(tree: Any) -> bool:
@@ -167,19 +179,34 @@ def _file(reference: Reference, suffix: str) -> str:
 
 
 class _ScratchFiles:
-    def __init__(self, root: Path) -> None:
-        self._root = str(root)
-        self._made: set[str] = set()
+    """small: up to how many bytes a value is held in memory; folder: of the others, made when there is one."""
+
+    def __init__(self, folder: Path | None = None, small: int = SMALL) -> None:
+        self._most = small
+        self._small: dict[str, bytes] = {}
+        self._folder = folder
 
     def write(self, name: str, value: bytes) -> None:
-        path = f"{self._root}/{name}"
-        folder = path.rpartition("/")[0]
-        if folder not in self._made:
-            os.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
-        with open(path, "wb") as file:
-            file.write(value)
+        if len(value) <= self._most:
+            self._small[name] = value
+            return
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(value)
 
     def read(self, name: str) -> bytes:
-        with open(f"{self._root}/{name}", "rb") as file:
-            return file.read()
+        return self._small[name] if name in self._small else self._path(name).read_bytes()
+
+    def remove(self) -> None:
+        self._small.clear()
+        if self._folder is not None:
+            import shutil
+
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        if self._folder is None:
+            import tempfile
+
+            self._folder = Path(tempfile.mkdtemp(prefix="ma-values-"))
+        return self._folder / name.replace("/", "-")

@@ -5,12 +5,9 @@ A step that fails ends what needs it; the rest goes on, as in Airflow.  A repeat
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from operators.authoring.execute import Cache, Outcome, execute, may_help
@@ -19,7 +16,7 @@ from operators.authoring.params import completed
 from operators.authoring.resolve import SKIPPED, Absent, Index, Resolver, Skip
 from operators.authoring.sources import users_own
 from operators.values.references import Reference
-from operators.values.store import Values, scratch_values
+from operators.values.store import Values, passing_values
 
 if TYPE_CHECKING:
     from operators.authoring.decorators import Pipeline, Traced
@@ -82,11 +79,8 @@ def run_here(
     params = completed(traced.graph.params, given)
     if values is not None:
         return _Run(traced, params, values, cache, on_event).report()
-    folder = tempfile.mkdtemp(prefix="ma-values-")
-    try:
-        return _Run(traced, params, scratch_values(Path(folder)), cache, on_event).report()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with passing_values() as passing:
+        return _Run(traced, params, passing, cache, on_event).report()
 
 
 class _Run:

@@ -109,6 +109,7 @@ class Tracer:
         self.loops: list[Loop] = []
         self.tasks: dict[str, Task] = {}
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._groups: tuple[str, ...] = ()
         self._guards: tuple[Value, ...] = ()
         self._loop = ""
@@ -127,10 +128,11 @@ class Tracer:
         if not NAME.match(label):
             raise PipelineError(f"{label!r} cannot be a name: use letters, digits, '_' and '-'", reason="BAD_NAME")
         full = found = ".".join([*self._groups, label])
-        number = 1
+        number = self._numbers.get(full, 1)
         while found in self._names:
             number += 1
             found = f"{full}-{number}"
+        self._numbers[full] = number
         self._names.add(found)
         return found
 

@@ -6,6 +6,7 @@ import enum
 import subprocess
 import sys
 import typing
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from api.errors import DataLoss
 from operators.errors import UserError
 from operators.values import Reference, Values, register_format, values_at
 from operators.values.formats import ValueRefused
-from operators.values.store import scratch_values
+from operators.values.store import passing_values
 
 TEXT = st.text(alphabet=st.characters(), max_size=8)
 SCALARS = (
@@ -44,8 +45,9 @@ PLAIN = st.recursive(
 
 
 @pytest.fixture(scope="session")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Values:
-    return scratch_values(tmp_path_factory.mktemp("values"))
+def stored() -> Iterator[Values]:
+    with passing_values() as values:
+        yield values
 
 
 def same(one: Any, other: Any) -> bool:
@@ -187,6 +189,17 @@ def test_a_value_that_is_gone_says_what_to_do(tmp_path: Path) -> None:
     reference = values_at(str(tmp_path / "one")).put("x")
     with pytest.raises(UserError, match="run the step again"):
         values_at(str(tmp_path / "other")).get(reference)
+
+
+def test_passing_values_go_with_the_block_and_large_ones_are_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with passing_values() as values:
+        small, large = values.put("x"), values.put(b"x" * 1_000_000)
+        assert len(list(tmp_path.rglob("*.bin"))) == 1
+        assert (values.get(small), len(values.get(large))) == ("x", 1_000_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_lie_in_whatever_fsspec_reaches() -> None:

@@ -1,5 +1,6 @@
 """Tables, arrays and models: back as they were, one digest for one content."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.values import Values
+from operators.values import Values, values_at
 from operators.values.formats import ValueRefused
-from operators.values.store import scratch_values
+from operators.values.store import passing_values
 
 
 @pytest.fixture(scope="session")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Values:
-    return scratch_values(tmp_path_factory.mktemp("values"))
+def stored() -> Iterator[Values]:
+    with passing_values() as values:
+        yield values
 
 
 TYPES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
@@ -204,7 +206,7 @@ def test_a_model_of_scikit_learn_is_refused_with_the_way_to_onnx(stored: Values)
 
 
 def test_no_file_is_a_pickle(stored: Values, tmp_path: Path) -> None:
-    values = scratch_values(tmp_path)
+    values = values_at(str(tmp_path))
     for value in (pd.DataFrame({"a": [1]}), np.zeros(2), booster(1), [1], b"x"):
         values.put(value)
     suffixes = sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file())

@@ -10,9 +10,9 @@ from api.controllers.templates import Templates
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
-from api.pipeline_dags import dag_id, pipeline_manifest, revision_tag
+from api.pipeline_dags import dag_id, pipeline_manifest, revision_dag, revision_tag
 from api.revisions import content_of, keep, name_of
-from api.store.base import Change, Key, Query
+from api.store.base import Change, Criterion, Key, Operator, Query
 from api.store.values import key_of
 from api.workflows import (
     HIDDEN_PARAM,
@@ -150,4 +150,15 @@ class PipelineController:
         if self._platform.manifests.remove_pipeline(key.namespace, key.name):
             await self._platform.reparse(key.namespace)
         await self._platform.forget_dag(dag_id(key.namespace, key.name))
+        await self._forget_revisions(key)
         await self._platform.resources.set_finalizer(pipeline, FINALIZER, present=False)
+
+    async def _forget_revisions(self, key: Key) -> None:
+        """Remove the DAGs that runs of older revisions had, with their history."""
+        its = Criterion("base_resource.name", Operator.EQUAL, (key.name,))
+        found = await self._platform.resources.list("Revision", Query(namespace=key.namespace, where=its))
+        for revision in found.items:
+            name = revision_dag(key.namespace, key.name, revision.metadata.name)
+            if self._platform.manifests.remove_hidden(key.namespace, name.partition(".")[2]):
+                await self._platform.reparse(key.namespace)
+            await self._platform.forget_dag(name)

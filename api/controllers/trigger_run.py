@@ -89,6 +89,7 @@ class TriggerRunController:
         schedule = await self._schedule(trigger, pipeline)
         if schedule is None:
             name = trigger.spec.source_trigger_name
+            await self._remove(trigger)
             await self._report(trigger, wire.TRIGGER_RUN_STATE_FAILED, f"its pipeline has no trigger {name!r}")
             return None
         return await self._activate(trigger, schedule)

@@ -8,8 +8,9 @@ import pytest
 
 from api.errors import ApiError
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+from api.kinds import kinds
 from tests.plans.edits import Users
-from tests.plans.world import Seen, World, spec_of
+from tests.plans.world import PROJECT, Seen, World, spec_of
 
 PARTS = ("REVISION", "DAG", "SCHEDULE", "BACKFILL", "DEPLOYMENT")
 # How many changes `make test` tries, and the long lane.
@@ -25,6 +26,26 @@ async def test_what_a_plan_says_is_what_the_apply_does(tmp_path: Path) -> None:
 async def test_a_hundred_plans_are_what_their_applies_do(tmp_path: Path) -> None:
     told = await changes(tmp_path, seed=2, wanted=MANY)
     assert told == {"CREATED", "CHANGED", "REMOVED", "UNCHANGED"}
+
+
+async def test_an_entry_that_goes_takes_the_schedule_of_its_trigger_along(tmp_path: Path) -> None:
+    users = Users(seed=3)
+    project, pipeline = users.first()
+    pipeline.spec.manifest.trigger_map["daily"].cron_schedule.cron = "0 3 * * *"
+    trigger = kinds()["TriggerRun"].new(PROJECT, "nightly")
+    trigger.spec.pipeline.name, trigger.spec.source_trigger_name = pipeline.metadata.name, "daily"
+    trigger.spec.auto_flip = True
+    async with World(tmp_path) as world:
+        for resource in (project, pipeline, trigger):
+            await world.ask("apply", resource)
+        await world.rest()
+        del pipeline.spec.manifest.trigger_map["daily"]
+        plan, before = await world.ask("plan", [pipeline]), await world.seen()
+        await world.ask("apply", pipeline)
+        await world.rest()
+        judge(plan, before, await world.seen(), "an entry that goes")
+        (gone,) = [change for change in plan.changes if change.action == wire.PlannedChange.REMOVED]
+        assert gone.name == f"{PROJECT}.{pipeline.metadata.name}.nightly"
 
 
 async def changes(folder: Path, *, seed: int, wanted: int) -> set[str]:

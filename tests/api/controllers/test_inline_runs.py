@@ -1,12 +1,20 @@
 """Runs that bring their pipeline along, and runs of drafts: a DAG of their own, and nothing registered."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from api.blobs import opened
+from api.config import Config
+from api.controllers.platform import Platform
+from api.controllers.run_dags import RunDags
+from api.external import External
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
 from api.pipeline_dags import dag_of
+from api.resources import Resources
+from api.store.sqlite import SqliteStore
 from api.workflows import STEPS_TYPE, content, typed
 
 SUCCEEDED = wire.PIPELINE_RUN_STATE_SUCCEEDED
@@ -61,3 +69,18 @@ async def test_a_draft_runs_as_it_was_when_the_run_was_made(world: Any) -> None:
     assert content(source.draft_pipeline.spec)[1]["steps"][0]["name"] == "a"
     (path,) = (world.config.manifests_path / "flights").glob("*.json")
     assert json.loads(path.read_text())["steps"][0]["name"] == "a"
+
+
+async def test_a_large_graph_keeps_its_dag_while_it_runs(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    resources = Resources(store, external=External(opened(str(tmp_path / "blobs"))))
+    await resources.create(kinds()["Project"].new("flights", "flights"))
+    new = kinds()["PipelineRun"].new("flights", "large")
+    fill(new.spec.pipeline_spec, *(f"step-{number}" for number in range(50)))
+    run = await resources.create(new)
+    (light,) = (await resources.list("PipelineRun")).items
+    assert dag_of(light) != dag_of(run), "a list leaves large values out"
+    nothing: Any = None
+    platform = Platform(Config(tmp_path, tmp_path), resources, nothing, nothing, nothing, lambda key: None)
+    assert await RunDags(platform).active() == {dag_of(run)}
+    await store.close()

@@ -225,6 +225,18 @@ async def test_the_dag_of_a_revision_goes_with_its_last_run_and_its_history_stay
     assert not world.airflow.dags[three.dag_id].is_stale
 
 
+async def test_a_deleted_pipeline_leaves_no_dag_of_its_revisions(world: Any) -> None:
+    first = (await world.ready()).status.latest_revision.name
+    await pinned(world, "old", first)
+    dag_run, _ = await begun(world, "old")
+    world.airflow.finish(dag_run)
+    await world.until("PipelineRun", "old", lambda found: found.status.state == SUCCEEDED)
+    await world.resources.delete("Pipeline", "flights", "train")
+    await world.until_gone("Pipeline", "train")
+    assert not hidden(world)
+    assert dag_run.dag_id not in world.airflow.dags
+
+
 async def test_a_run_that_is_cleared_brings_its_dag_back(world: Any) -> None:
     first = (await world.ready()).status.latest_revision.name
     await pinned(world, "one", first)

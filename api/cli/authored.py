@@ -34,7 +34,7 @@ def apply(files: Sequence[str], *, namespace: str, folder: str, dry_run: bool) -
     with client() as api:
         for file, resource in found:
             if is_authored(resource):
-                _fill(resource, folder, file, keep=not dry_run)
+                fill(resource, folder, file, keep=not dry_run)
             _, what = api.apply(resource, dry_run=dry_run)
             say(f"{resource.DESCRIPTOR.name} {resource.metadata.name} {what}{' (dry run)' if dry_run else ''}")
     return OK
@@ -48,7 +48,7 @@ def dev_run(
     _, pipeline = _read(file, namespace)
     if not is_authored(pipeline):
         raise Failure(f"{file} is no pipeline in Python: apply it, then `ma pipeline run`", code=USAGE)
-    where = _fill(pipeline, folder, file, keep=True)
+    where = fill(pipeline, folder, file, keep=True)
     scope, name = pipeline.metadata.namespace, pipeline.metadata.name
     run = kinds()["PipelineRun"].new(scope, run_name or _run_name(name))
     run.spec.pipeline_spec.CopyFrom(pipeline.spec)
@@ -86,7 +86,7 @@ def _read(file: str, namespace: str) -> tuple[str, Any]:
     return file, resource
 
 
-def _fill(pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
+def fill(pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
     """Put graph, code and commit into a pipeline's manifest and return the folder.  keep: store the code too."""
     manifest = pipeline.spec.manifest
     missing = [name for name in ("file_path", "uniflow_function") if not getattr(manifest, name)]

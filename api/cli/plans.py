@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from api.cli import documents, output, present
+from api.cli import authored, documents, output, present
 from api.cli.context import client, say, warn
 from api.cli.exits import OK, REFUSED, USAGE, Failure
 from api.client import Client, merged
@@ -44,7 +46,15 @@ def _resources(found: Sequence[documents.Document]) -> list[Any]:
     bad = sum(document.resource is None for document in found)
     if bad:
         raise Failure(f"{bad} of {len(found)} documents cannot be read: there is no plan", code=REFUSED)
-    return [document.resource for document in found]
+    resources: list[Any] = []
+    for document in found:
+        resource: Any = document.resource
+        if authored.is_authored(resource) and not resource.spec.manifest.uniflow_tar:
+            # What is told of the code is no part of the plan.
+            with contextlib.redirect_stdout(sys.stderr):
+                authored.fill(resource, "", document.where.rpartition(":")[0], keep=True)
+        resources.append(resource)
+    return resources
 
 
 def as_plain(response: Any, resources: Sequence[Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from api.admission import refuse
 from api.client import merged
-from api.errors import FieldViolation
+from api.errors import FieldViolation, Unavailable
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import kinds, stamp
 from api.plans.effects import Effects, Item, Part, Schemas, State
@@ -21,8 +22,10 @@ from api.resources import Resources
 from api.store.base import Key, Query
 from api.store.values import key_of
 from api.validation import shown
+from api.workflows import Workflow
 
 MOST_OBJECTS = 500
+LONGEST_ASK_S = 2.0
 
 
 def given(request: Any) -> list[Any]:
@@ -54,6 +57,29 @@ def given(request: Any) -> list[Any]:
     return found
 
 
+class Once:
+    """Asks for the schemas of each template once a plan, and not for long.  `ask`: who knows them."""
+
+    def __init__(self, ask: Schemas) -> None:
+        self._ask = ask
+        self._known: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+
+    async def schemas(self, workflow: Workflow) -> Mapping[str, Any]:
+        """Return the JSON Schema of every parameter.  Raises NotFound, Unavailable."""
+        if workflow.authored.graph:
+            return await self._ask(workflow)
+        if workflow.template not in self._known:
+            self._known[workflow.template] = asyncio.ensure_future(self._in_time(workflow))
+        return await self._known[workflow.template]
+
+    async def _in_time(self, workflow: Workflow) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(LONGEST_ASK_S):
+                return await self._ask(workflow)
+        except TimeoutError:
+            raise Unavailable("Airflow does not answer in time") from None
+
+
 class Planner:
     """Plans applies.  `schemas`: of a workflow's parameters, as the controllers ask for them."""
 
@@ -61,7 +87,7 @@ class Planner:
         self._before = resources
         self._overlay = Overlay(resources.store)
         self._after = resources.on(self._overlay.as_store())
-        self._schemas = schemas
+        self._schemas = Once(schemas).schemas
         self._visible = visible
 
     async def plan(self, objects: Sequence[Any]) -> Message:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from api.cli.explain import verdict_of
@@ -111,7 +112,6 @@ def test_an_exception_of_the_user_is_shown_and_comes_again_at_the_same_line(fail
     assert "(Pdb) []" in again.out
     assert again.out.splitlines()[-1] == f"reproduced: ZeroDivisionError at raises.py:{at['line']}, as in the run"
 
-
     assert failing.ma("pipeline-run", "explain", "none", "-n", PROJECT).code == 1
     assert failing.ma("pipeline-run", "explain", "raises-1", "-n", PROJECT, "-o", "xml").code == 2
     wrong = failing.ma("pipeline-run", "replay", "raises-1", "-n", PROJECT, "--task", "trains")
@@ -161,6 +161,86 @@ def test_what_an_earlier_step_should_have_left_and_what_changed_since_the_green_
     assert "code" in {one["part"] for one in verdict["differences"]}
     lines = explained(failing, "changes-2")
     assert "Different from the last green run, changes-1" in lines
+
+
+FLOW = """\
+import os
+import time
+from pathlib import Path
+
+from operators import pipeline, task
+
+
+@task
+def rows() -> list[int]:
+    return [3, 0]
+
+
+@task
+def ratio(counts: list[int]) -> float:
+    late, everything = counts
+    return late / everything
+
+
+@task
+def sleeps(folder: str) -> None:
+    Path(folder, "slept.new").write_text(str(os.getpid()))
+    Path(folder, "slept.new").rename(Path(folder, "slept"))
+    time.sleep(600)
+
+
+@pipeline(name="authored")
+def authored(folder: str = "") -> None:
+    ratio(rows())
+
+
+@pipeline(name="asleep")
+def asleep(folder: str = "") -> None:
+    sleeps(folder)
+"""
+
+
+def pack(failing: Failing, folder: Path, name: str) -> None:
+    (folder / "flow.py").write_text(FLOW)
+    (folder / "pipeline.yaml").write_text(
+        "apiVersion: michelangelo.api/v2\nkind: Pipeline\n"
+        f"metadata: {{name: {name}, namespace: {PROJECT}}}\n"
+        "spec:\n  manifest:\n    type: PIPELINE_MANIFEST_TYPE_UNIFLOW\n"
+        f"    filePath: flow\n    uniflowFunction: {name}\n"
+    )
+    applied = failing.ma("pipeline", "apply", "-f", str(folder / "pipeline.yaml"))
+    assert applied.code == 0, applied.err
+    eventually(lambda: failing.api.get("Pipeline", PROJECT, name).status.state == READY, name, timeout_s=120)
+
+
+def test_a_step_in_python_is_explained_and_replayed(failing: Failing, tmp_path: Path) -> None:
+    pack(failing, tmp_path, "authored")
+    failing.start("authored", "authored-1")
+    run, verdict = failing.ended("authored-1")
+    assert (verdict["class"], verdict["step"], run.status.exception_type) == ("USER_CODE", "ratio", USER), verdict
+    at = verdict["evidence"]["exception"]["at"]
+    assert (Path(at["file"]).name, at["text"]) == ("flow.py", "return late / everything")
+    (tmp_path / "flow.py").write_text("edited = True\n")
+    again = failing.ma("pipeline-run", "replay", "authored-1", "-n", PROJECT)
+    assert again.out.splitlines()[-1] == f"reproduced: ZeroDivisionError at flow.py:{at['line']}, as in the run"
+
+
+@pytest.mark.robustness
+def test_a_component_of_airflow_that_is_lost_is_the_platforms_trouble(failing: Failing, tmp_path: Path) -> None:
+    """The task and the worker that looks after it are killed: Airflow hears of neither any more."""
+    pack(failing, tmp_path, "asleep")
+    ended = failing.ma("pipeline", "run", "asleep", "-n", PROJECT, "--name", "asleep-1", "--set", f"folder={tmp_path}")
+    assert ended.code == 0, ended.err
+    place = tmp_path / "slept"
+    task = psutil.Process(int(eventually(lambda: place.read_text() if place.exists() else "", "it", timeout_s=120)))
+    worker = task.parent()
+    assert worker is not None
+    worker.suspend()
+    task.kill()
+    worker.kill()
+    _, verdict = failing.ended("asleep-1")
+    assert verdict["class"] == "PLATFORM", verdict
+    assert verdict["evidence"]["curve"]
 
 
 def test_the_guide_holds(ma: Ma) -> None:

@@ -13,6 +13,7 @@ STAGES = (
     "deploy_model",
     "batch_predict",
 )
+ENGINES = ("local", "ray", "spark", "kubernetes_job")
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -27,6 +28,9 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "Michelangelo", "python-modules": ["operators.hooks.michelangelo"]}],
         "triggers": [{"integration-name": "Michelangelo", "python-modules": ["operators.triggers"]}],
+        "task-decorators": [
+            {"name": engine, "class-name": f"operators.decorators.{engine}_task"} for engine in ENGINES
+        ],
         "connection-types": [
             {
                 "hook-class-name": "operators.hooks.michelangelo.MichelangeloHook",

@@ -62,6 +62,7 @@ class Resolver:
     results: Results
     values: Values
     _trees: dict[str, Any] = field(default_factory=dict)
+    _groups: dict[str, Mapping[Index, Sequence[Index]]] = field(default_factory=dict)
 
     def inputs(self, step: Step, index: Index) -> dict[str, Any] | Skip:
         """Return the arguments of an instance as trees: plain JSON, and references to what is stored."""
@@ -178,9 +179,17 @@ class Resolver:
         items = self.results.items(loop)
         if isinstance(items, Absent):
             return SKIPPED
-        outer = index[: len(inside) - 1]
-        found = (self.tree(value, inside, one) for one in items if one[: len(outer)] == outer)
+        found = (self.tree(value, inside, one) for one in self._within(loop, items).get(index[: len(inside) - 1], ()))
         return [tree for tree in found if tree is not SKIPPED]
+
+    def _within(self, loop: str, items: Mapping[Index, Reference]) -> Mapping[Index, Sequence[Index]]:
+        """Return the instances of a loop by that of the loop around it."""
+        if loop not in self._groups:
+            groups: dict[Index, list[Index]] = {}
+            for index in items:
+                groups.setdefault(index[:-1], []).append(index)
+            self._groups[loop] = groups
+        return self._groups[loop]
 
     def _list(self, content: Sequence[Value], around: Sequence[str], index: Index) -> Any:
         return self._all(content, around, index)

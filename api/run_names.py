@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-
 # A job's id names a folder and a lock beside it: file names have at most 255 bytes.
 LONGEST_TASK = 100
 

@@ -20,6 +20,7 @@ STACK_LINE = re.compile(r'  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<fu
 MOST_LINKS = 5
 MOST_FRAMES = 12
 LONGEST_MESSAGE = 1000
+LONGEST_LINE = 200
 AROUND = 2
 # The interpreter writes to them for as long as the process lives.
 _open: list[IO[str]] = []
@@ -81,13 +82,13 @@ def _frames(error: BaseException) -> list[dict[str, Any]]:
             "file": frame.filename,
             "line": frame.lineno or 0,
             "function": frame.name,
-            "text": (frame.line or "")[:LONGEST_MESSAGE],
+            "text": (frame.line or "")[:LONGEST_LINE],
         }
         for frame in traceback.extract_tb(error.__traceback__)
         if "importlib._bootstrap" not in frame.filename
     ]
     if isinstance(error, SyntaxError) and error.filename:
-        text = (error.text or "").strip()
+        text = (error.text or "").strip()[:LONGEST_LINE]
         frames.append({"file": error.filename, "line": error.lineno or 0, "function": "<module>", "text": text})
     return frames[-MOST_FRAMES:]
 
@@ -97,7 +98,7 @@ def _around(place: Mapping[str, Any]) -> list[str]:
     linecache.checkcache(place["file"])
     first = max(1, place["line"] - AROUND)
     lines = linecache.getlines(place["file"])[first - 1 : place["line"] + AROUND]
-    return [f"{number:>4} {line.rstrip()[:120]}" for number, line in enumerate(lines, first)]
+    return [f"{number:>4} {line.rstrip()[:LONGEST_LINE]}" for number, line in enumerate(lines, first)]
 
 
 def stack_in(path: Path, root: str = "") -> list[dict[str, Any]]:
@@ -112,7 +113,7 @@ def stack_in(path: Path, root: str = "") -> list[dict[str, Any]]:
         if match is None:
             break
         number = int(match["line"])
-        text = linecache.getline(match["file"], number).strip()
+        text = linecache.getline(match["file"], number).strip()[:LONGEST_LINE]
         frames.append({"file": match["file"], "line": number, "function": match["function"], "text": text})
     return [{**frame, "users": is_users(frame["file"], root)} for frame in frames[:MOST_FRAMES]]
 

@@ -2,7 +2,7 @@
 """Row 58: what is wished of a run too late, too early or of nothing, alike on every surface; rows 61 and 62.
 
 What Airflow answers (61) and what somebody does in its UI (62) is no input of a surface: see
-`tests/api/controllers/test_pipeline_run.py`, `test_retry.py`, `test_external.py` and `tests/e2e/test_runs.py`.
+`tests/api/controllers/test_pipeline_run.py`, `test_retry.py` and `test_external.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`@task.local`, `@task.ray` and `@task.spark` for a plain DAG file, found by Airflow through the provider.
+"""`@task.local` and `@task.ray` for a plain DAG file, found by Airflow through the provider; others say why not.
 
     from airflow.sdk import dag, task
 
@@ -29,6 +29,11 @@ FUTURE = "from __future__ import annotations\n"
 NO_CLUSTER = (
     "@task.kubernetes_job needs a Kubernetes cluster, and this release reaches none: use @task.local or @task.ray, "
     "or Airflow's own @task.kubernetes"
+)
+
+NO_SPARK = (
+    "@task.spark needs Spark, which this release does not bring: use @task.local or @task.ray, or Airflow's own "
+    "provider for Spark"
 )
 
 
@@ -105,10 +110,6 @@ class _OnRay(FunctionOperator):
     custom_operator_name = "@task.ray"
 
 
-class _OnSpark(FunctionOperator):
-    custom_operator_name = "@task.spark"
-
-
 def local_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
     """Call the function in the task's own process."""
     return _decorator(FunctionOperator, "local", python_callable, kwargs)
@@ -120,8 +121,8 @@ def ray_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -
 
 
 def spark_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """Call the function where a Spark session is."""
-    return _decorator(_OnSpark, "spark", python_callable, kwargs)
+    """Refuse: there is no Spark.  Raises ValueError with the way out."""
+    raise ValueError(NO_SPARK)
 
 
 def kubernetes_job_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:

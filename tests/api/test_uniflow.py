@@ -91,6 +91,8 @@ def test_a_content_that_is_no_graph_is_refused(served: Served, project: str, fou
         (graph(step("a", timeout_s=0)), "steps[0].timeout_s", "BAD_TIMEOUT"),
         (graph(step("a", retries=1000)), "steps[0].retries", "BAD_RETRIES"),
         (graph(step("a", engine="kubernetes_job")), "steps[0].engine", "ENGINE_NOT_CONFIGURED"),
+        (graph(step("a", engine="spark")), "steps[0].engine", "ENGINE_NOT_CONFIGURED"),
+        (graph(step("a", environment=["x"])), "steps[0].environment", "ENVIRONMENT_NOT_SUPPORTED"),
     ],
 )
 def test_a_graph_that_cannot_run_is_refused(

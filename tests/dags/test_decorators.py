@@ -76,6 +76,7 @@ def test_airflow_reads_the_decorators(tmp_path: Path, folder: Path) -> None:
     ("decorator", "told"),
     [
         ("@task.kubernetes_job", "needs a Kubernetes cluster, and this release reaches none"),
+        ("@task.spark", "needs Spark, which this release does not bring"),
         ('@task.local(memory="4gb")', "memory"),
         ('@task.local(timeout="0s")', "timeout"),
         ("@task.ray(cache=True)", "cache is for tasks of a @pipeline"),

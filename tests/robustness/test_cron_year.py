@@ -70,7 +70,7 @@ def lived(
         "missed": missed,
         "start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
     }
-    settings = {"kills": 0, "longest_down_s": 0, "step_s": 1500, "jumps": [], "between_s": 0, "seed": 7}
+    settings = {"kills": 0, "longest_down_s": 0, "step_s": 3000, "jumps": [], "between_s": 0, "seed": 7}
     wanted = {**settings, **asked, "manifest": described, "clock": str(clock), "end": end.timestamp()}
     program = [sys.executable, "-m", "tests.robustness.year_loop", json.dumps(wanted)]
     done = subprocess.run(
@@ -117,12 +117,16 @@ def due(cron: str, start: datetime, end: datetime) -> list[datetime]:
 
 
 @pytest.mark.robustness
-@pytest.mark.parametrize(("days", "kills"), [(365, 100)])
-def test_a_year_of_hours_starts_8760_runs(
-    served: Served, database: Path, tmp_path: Path, days: int, kills: int
+@pytest.mark.parametrize(
+    ("first", "days", "kills"),
+    [(datetime(2026, 10, 21, tzinfo=UTC), 8, 8), (datetime(2026, 1, 1, tzinfo=UTC), 365, 100)],
+    ids=["autumn", "year"],
+)
+def test_each_hour_of_a_year_starts_one_run(
+    served: Served, database: Path, tmp_path: Path, first: datetime, days: int, kills: int
 ) -> None:
-    """From New Year to New Year, killed a hundred times, at rest up to ten hours after each: `runAll` makes it up."""
-    start = datetime(2026, 1, 1, tzinfo=UTC) - timedelta(seconds=1)
+    """8,760 in a year; killed all along it and at rest up to ten hours after each: `runAll` makes up for them."""
+    start = first - timedelta(seconds=1)
     end = start + timedelta(days=days)
     began = time.monotonic()
     found, killed = lived(
@@ -136,18 +140,18 @@ def test_a_year_of_hours_starts_8760_runs(
         kills=kills,
         longest_down_s=10 * HOUR_S,
     )
-    expected = {start + timedelta(seconds=1, hours=hour) for hour in range(24 * days)}
+    expected = {first + timedelta(hours=hour) for hour in range(24 * days)}
     counted = Counter(found)
     told(
         "G10",
-        "an hour of a year starts one run, through both changes of the clock and kills",
+        "an hour of a year starts one run, through changes of the clock and kills",
         trials=len(expected),
         failed=sum(counted[instant] != 1 for instant in expected) + len(counted.keys() - expected),
-        figures=f"{killed} kills, {len(found):,} runs, {time.monotonic() - began:.0f} s",
+        figures=f"{days} days, {killed} kills, {len(found):,} runs, {time.monotonic() - began:.0f} s",
     )
-    assert killed == kills
+    # One that is due at the very end may come too late.
+    assert kills - 2 <= killed <= kills
     assert counted == dict.fromkeys(expected, 1)
-    assert len(found) == 24 * days
 
 
 @pytest.mark.robustness

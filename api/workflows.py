@@ -1,7 +1,8 @@
 """What a Pipeline's manifest asks for: a template with parameters, a graph of steps, or Python.  Pure; no Airflow.
 
 `manifest.content` holds a TypedStruct: `michelangelo.airflow/Template` (parameter values; `filePath` names the
-template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "needs", "with"}]}).
+template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "needs", "with"}]}); that of a pipeline
+written in Python is read by `api.uniflow`.
 """
 
 from __future__ import annotations

@@ -57,13 +57,15 @@ async def take_draft(resources: Resources, old: Any | None, run: Any) -> list[Fi
         if not spec.HasField("pipeline_spec") and old.spec.draft == spec.draft:
             spec.pipeline_spec.CopyFrom(old.spec.pipeline_spec)
         return []
+    draft = await resources.find(Key("Draft", spec.draft.namespace or run.metadata.namespace, spec.draft.name))
+    if draft is None:
+        # Admission says so of every reference that leads nowhere.
+        return []
     found = [
         FieldViolation(f"spec.{name}", "is not given beside spec.draft: leave one out")
         for name in ("pipeline", "revision", "pipeline_spec")
         if spec.HasField(name)
     ]
-    draft = await resources.find(Key("Draft", spec.draft.namespace or run.metadata.namespace, spec.draft.name))
-    # Admission says so of every reference that leads nowhere.
-    if draft is not None and not found:
+    if not found:
         spec.pipeline_spec.CopyFrom(draft.spec.content)
     return found

@@ -12,8 +12,6 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, Asset
 from airflow.sdk.exceptions import AirflowFailException
 
-NAME = "events_graph"
-
 
 class ShownOperator(TriggerDagRunOperator):
     """An edge of Airflow's graph, from a subscription to its pipeline's DAG."""

@@ -1,4 +1,7 @@
-"""The DAGs of a project, from its manifests.  Called by the project's generated file; parses one DAG inside a task."""
+"""The DAGs of a project, from its manifests.  Called by the project's generated file; parses one DAG inside a task.
+
+Every task's process comes here first: what builds a kind of DAG is imported when there is one (0.4 s of 0.5 otherwise).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,10 @@ import pendulum
 from airflow.sdk import DAG, get_parsing_context
 
 from api.config import load
-from operators.templates import event_graph, params
-from operators.templates.authored import authored_dag
-from operators.templates.broken import broken_dag
-from operators.templates.registry import TEMPLATES, template_dag
-from operators.templates.steps import steps_dag
-from operators.templates.trigger import trigger_dag
+from operators.templates import params
+
+# The DAG that shows what a project's subscriptions wait for.
+EVENT_GRAPH = "events_graph"
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def _built_or_broken(manifest: Mapping[str, Any], name: str, path: Path) -> DAG:
     try:
         return build(manifest)
     except Exception as error:
+        from operators.templates.broken import broken_dag
+
         log.exception("manifest %s cannot be built", path.name)
         return broken_dag(manifest, error, dag_id=name)
 
@@ -53,7 +56,7 @@ def dag_id_of(manifest: Mapping[str, Any]) -> str:
     if manifest["kind"] == "TriggerRun":
         return f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}"
     if manifest["kind"] == "Events":
-        return f"{manifest['project']}.{event_graph.NAME}"
+        return f"{manifest['project']}.{EVENT_GRAPH}"
     if manifest["kind"] != "Pipeline":
         raise ValueError(f"a {manifest['kind']!r} is no DAG")
     return f"{manifest['project']}.{manifest['name']}"
@@ -64,9 +67,13 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     name = dag_id_of(manifest)
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
+        from operators.templates.trigger import trigger_dag
+
         return trigger_dag(manifest, dag_id=name, tags=["trigger", *tags])
     if manifest["kind"] == "Events":
-        return event_graph.event_graph_dag(manifest, dag_id=name, tags=tags)
+        from operators.templates.event_graph import event_graph_dag
+
+        return event_graph_dag(manifest, dag_id=name, tags=tags)
     described = {
         "project": manifest["project"],
         # A DAG of a revision's own is not named as its pipeline.
@@ -84,9 +91,15 @@ def build(manifest: Mapping[str, Any]) -> DAG:
         "catchup": False,
     }
     if manifest["steps"]:
+        from operators.templates.steps import steps_dag
+
         return steps_dag(manifest["steps"], dag_id=name, described=described, **settings)
     if manifest.get("graph"):
+        from operators.templates.authored import authored_dag
+
         return authored_dag(manifest["graph"], manifest["code"], dag_id=name, described=described, **settings)
+    from operators.templates.registry import TEMPLATES, template_dag
+
     if manifest["template"] not in TEMPLATES:
         raise ValueError(f"there is no template {manifest['template']!r}: use {', '.join(TEMPLATES)}")
     values = {**manifest["params"], params.HIDDEN: described}

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from api.controllers.event_graph import graph_manifest
@@ -33,5 +33,6 @@ def test_each_subscription_is_a_task_between_its_events_and_its_pipeline(manifes
 
 def test_nothing_of_it_runs(manifest: dict[str, Any]) -> None:
     for task in build(manifest).tasks:
+        assert isinstance(task, BaseOperator)
         with pytest.raises(AirflowFailException, match="only shows subscriptions"):
             task.execute({})

@@ -5,6 +5,8 @@ ma pipeline test examples/authored/converge/converge_flow.py -p target=10
 
 from __future__ import annotations
 
+from typing import Any
+
 from operators import loop, pipeline, task
 
 
@@ -28,7 +30,7 @@ def rounded(state: dict[str, float], digits: int) -> float:
 
 
 @pipeline(name="converge")
-def converge(target: float = 2.0, digits: int = 6):
+def converge(target: float = 2.0, digits: int = 6) -> Any:
     """Find the square root of a number."""
     found = loop(improve, guess(target), most=8, until=lambda state: state["change"] < 1e-6)
     return rounded(found, digits)

@@ -47,7 +47,7 @@ def summary(table: pd.DataFrame, share: float) -> dict[str, Any]:
 
 
 @pipeline(name="review")
-def review(count: int = 20, bad: int = 8, tolerated: float = 0.25):
+def review(count: int = 20, bad: int = 8, tolerated: float = 0.25) -> Any:
     """Repair a table with many bad rows, drop those of one with few."""
     table = rows(count, bad)
     share = share_of_bad(table)

@@ -6,6 +6,8 @@ ma pipeline test examples/authored/sweep/sweep_flow.py
 from __future__ import annotations
 
 import math
+from operator import itemgetter
+from typing import Any
 
 from operators import foreach, pipeline, task
 
@@ -32,7 +34,7 @@ def fit(city: str, degree: int, noise: float) -> dict[str, float]:
 @task
 def best(city: str, fits: list[dict[str, float]]) -> dict[str, object]:
     """Return the fit with the smallest error."""
-    return {"city": city, **min(fits, key=lambda one: one["error"])}
+    return {"city": city, **min(fits, key=itemgetter("error"))}
 
 
 @task
@@ -42,10 +44,10 @@ def report(found: list[dict[str, object]]) -> list[str]:
 
 
 @pipeline(name="sweep")
-def sweep(count: int = 3, most: int = 3, noise: float = 0.05):
+def sweep(count: int = 3, most: int = 3, noise: float = 0.05) -> Any:
     """Fit every degree for every city."""
 
-    def of_city(city: str):
+    def of_city(city: str) -> Any:
         fits = foreach(fit, degrees(city, most), city=city, noise=noise)
         return best(city, fits)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
-from api.errors import Expired
+from api.errors import Expired, Unavailable
 from api.events import Limits
 from api.listing import parse_selector
 from api.selection import Selection
@@ -21,6 +23,8 @@ from tests.robustness.lanes import lanes
 from tests.robustness.results import told
 from tests.robustness.stores import KIND, PROJECT, Place, family, token_of
 from tests.robustness.watchers import CHOSEN, COLOUR, Watcher, crowd
+
+T = TypeVar("T")
 
 WRITERS = 4
 NAMES = 25
@@ -57,6 +61,17 @@ class HubSource:
         return await self._store.revision()
 
 
+async def done(work: Callable[[], Awaitable[T]]) -> T:
+    """Write; one that waited too long for the other writers had no effect, and is tried again as clients do."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            if error.reason != "STORE_BUSY":
+                raise
+            await asyncio.sleep(0.05)
+
+
 async def write(store: Store, number: int, count: int, log: dict[int, Logged]) -> None:
     """Create, change, recolour and delete names of one's own; note each change under its revision."""
     pick = random.Random(number)
@@ -64,14 +79,17 @@ async def write(store: Store, number: int, count: int, log: dict[int, Logged]) -
     for written in range(count):
         name, token = f"n{number}-{pick.randrange(NAMES)}", f"{number}.{written}"
         if name in known and pick.random() < 0.1:
-            gone = await store.delete(Key(KIND, PROJECT, name), Preconditions())
+            gone = await done(partial(store.delete, Key(KIND, PROJECT, name), Preconditions()))
             revision = int(gone.metadata.resourceVersion)
             log[revision] = Logged(Event(DELETED, revision, name, token_of(gone)), selected=False)
             del known[name]
             continue
         colour = pick.choice((CHOSEN, "blue"))
         item = family(name, token, labels={COLOUR: colour})
-        made = await (store.update(Write(item, known[name])) if name in known else store.create(Write(item)))
+        wanted = (
+            partial(store.update, Write(item, known[name])) if name in known else partial(store.create, Write(item))
+        )
+        made = await done(wanted)
         revision = int(made.metadata.resourceVersion)
         what = "MODIFIED" if name in known else "ADDED"
         log[revision] = Logged(Event(what, revision, name, token), colour == CHOSEN)

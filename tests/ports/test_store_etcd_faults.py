@@ -20,8 +20,8 @@ import pytest
 from api.errors import Conflict, Unavailable
 from api.kinds import kinds
 from api.store.base import Change, ChangeType, Key, Preconditions, Query, Write
-from api.store.etcd import EtcdStore, open_etcd
-from tests.etcd_servers import EtcdServer, etcd_server
+from api.store.etcd import FAULTY_ETCD, EtcdStore, open_etcd
+from tests.etcd_servers import EtcdServer, etcd_server, installed_release
 from tests.free_ports import free_ports
 from tests.robustness.faults.freeze import frozen
 from tests.robustness.faults.proxy import GOOD, Fault, Proxy
@@ -285,8 +285,21 @@ async def killed(kills: int, seed: int) -> int:
     return sum(book.acknowledged for book in books)
 
 
+@contextlib.contextmanager
+def excused() -> Iterator[None]:
+    """Let a release of etcd lose data when it is killed if it is known for that: 3.5.0 to 3.5.2.  No other one may."""
+    try:
+        yield
+    except AssertionError as error:
+        release = installed_release()
+        if FAULTY_ETCD[0] <= release < FAULTY_ETCD[1]:
+            pytest.xfail(f"etcd {'.'.join(map(str, release))} lost what it had acknowledged: {str(error)[:200]}")
+        raise
+
+
 async def test_every_acknowledged_write_survives_kill_9_of_etcd() -> None:
-    assert await killed(4, seed=20261121) > 4 * WRITERS
+    with excused():
+        assert await killed(4, seed=20261121) > 4 * WRITERS
 
 
 @pytest.mark.robustness

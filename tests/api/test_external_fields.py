@@ -79,6 +79,7 @@ def pipeline(name: str, size: int, letter: str = "x") -> Any:
 def test_the_fields_are_those_of_the_contract() -> None:
     found = {kind.name: kind.external for kind in kinds().values() if kind.external}
     assert found == {
+        "Draft": ("spec.content.manifest.content",),
         "Model": tuple(
             f"spec.{name}_{what}"
             for name, what in (

@@ -8,6 +8,7 @@ from typing import Any
 
 from api.admission import is_name
 from api.errors import FieldViolation
+from api.graphs import circle_of
 from api.validation import nearest, shown
 
 KEYS = ("name", "operator", "needs", "with", "retries")
@@ -100,21 +101,7 @@ class _Graph:
             for step, name in zip(self._steps, self._names, strict=True)
             if name
         }
-        done: set[str] = set()
-        for start in needs:
-            path: dict[str, Iterator[str]] = {start: iter(needs[start])} if start not in done else {}
-            while path:
-                name, rest = next(reversed(path.items()))
-                following = next(rest, None)
-                if following is None:
-                    done.add(name)
-                    del path[name]
-                elif following in path:
-                    names = list(path)
-                    return [*names[names.index(following) :], following]
-                elif following not in done:
-                    path[following] = iter(needs[following])
-        return []
+        return circle_of(needs)
 
 
 def _name(step: Any) -> str:

@@ -17,9 +17,6 @@ from airflow.sdk import DAG, get_parsing_context
 from api.config import load
 from operators.templates import params
 
-# The DAG that shows what a project's subscriptions wait for.
-EVENT_GRAPH = "events_graph"
-
 log = logging.getLogger(__name__)
 
 
@@ -55,9 +52,7 @@ def dag_id_of(manifest: Mapping[str, Any]) -> str:
     """Return the DAG id of a manifest.  Raises ValueError for a kind that is no DAG."""
     if manifest["kind"] == "TriggerRun":
         return f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}"
-    if manifest["kind"] == "Events":
-        return f"{manifest['project']}.{EVENT_GRAPH}"
-    if manifest["kind"] != "Pipeline":
+    if manifest["kind"] not in ("Pipeline", "Events"):
         raise ValueError(f"a {manifest['kind']!r} is no DAG")
     return f"{manifest['project']}.{manifest['name']}"
 

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Rows 49, 59 and 60 for events: payloads that are too large, pipelines that cannot run, circles; on every surface."""
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import pytest
 from tests.api.workloads import pipeline
 from tests.bad_inputs.objects import everywhere
 from tests.bad_inputs.surfaces import Case, Surfaces
-from tests.bad_inputs.test_rows import here, served  # noqa: F401
 from tests.bad_inputs.test_triggers import Change, deleted, failed, nothing, paused
 
 API = "michelangelo.platform/v1"

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.config import Config
-from tests.api.http_running import HttpServed
 from tests.bad_inputs.objects import everywhere
-from tests.bad_inputs.surfaces import TOKEN, Case, Surfaces
-from tests.cli.conftest import use
+from tests.bad_inputs.surfaces import Case, Surfaces
 
 FAILED = "EVENT_TYPE_PIPELINE_RUN_STATE_FAILED"
 EMAIL = {"notificationType": "NOTIFICATION_TYPE_EMAIL", "eventTypes": [FAILED], "emails": ["ada@example.org"]}
@@ -40,22 +36,6 @@ def cases() -> Iterator[Case]:
     for name, (wrong, reason, field) in BAD.items():
         make = functools.partial(pipeline, notification=EMAIL | wrong)
         yield from everywhere(0, name, make, reason, f"spec.notifications[0].{field}")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServed]:
-    made = HttpServed(tmp_path_factory.mktemp("notifications") / "store.db", token=TOKEN)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def here(
-    served: HttpServed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Surfaces:
-    grpc_port = int(served.address.rpartition(":")[2])
-    use(Config(tmp_path, tmp_path, grpc_port, served.port, token=TOKEN), monkeypatch)
-    return Surfaces(served, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("case", [*cases()], ids=str)

@@ -6,16 +6,12 @@ no text, media types or paths; `ma` makes its own request ids, versions, pages a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from api.config import Config
-from tests.api.http_running import HttpServed
 from tests.bad_inputs import calls, objects
-from tests.bad_inputs.surfaces import TOKEN, Case, Surfaces
-from tests.cli.conftest import use
+from tests.bad_inputs.surfaces import Case, Surfaces
 
 HERE = Path(__file__).resolve().parents[1]
 ROWS = frozenset([*range(1, 43), *range(115, 125)])
@@ -54,25 +50,6 @@ ELSEWHERE = {
     123: ["api/test_bad_inputs_configuration.py", "api/test_store_migrations.py"],
     124: ["ports/test_store_contract.py"],
 }
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServed]:
-    made = HttpServed(tmp_path_factory.mktemp("rows") / "store.db", token=TOKEN)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def here(
-    served: HttpServed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Surfaces:
-    grpc_port = int(served.address.rpartition(":")[2])
-    use(
-        Config(home=tmp_path, projects_root=tmp_path, api_port=grpc_port, api_http_port=served.port, token=TOKEN),
-        monkeypatch,
-    )
-    return Surfaces(served, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

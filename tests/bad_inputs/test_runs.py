@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Row 58: what is wished of a run too late, too early or of nothing, alike on every surface; rows 61 and 62.
 
 What Airflow answers (61) and what somebody does in its UI (62) is no input of a surface: see
@@ -19,7 +18,6 @@ from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from tests.api.workloads import pipeline, run
 from tests.bad_inputs.objects import everywhere
 from tests.bad_inputs.surfaces import Answer, Case, Surfaces
-from tests.bad_inputs.test_rows import here, served  # noqa: F401
 
 FAILED, RUNNING = wire.PIPELINE_RUN_STATE_FAILED, wire.PIPELINE_RUN_STATE_RUNNING
 

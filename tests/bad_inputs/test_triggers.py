@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Rows 54 to 57 and 59: schedules, zones, backfills and pipelines that cannot run, alike on every surface."""
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from api.workflows import spec_hash
 from tests.api.workloads import pipeline, run
 from tests.bad_inputs.objects import everywhere
 from tests.bad_inputs.surfaces import Case, Surfaces
-from tests.bad_inputs.test_rows import here, served  # noqa: F401
 
 CRON = "spec.trigger.cron_schedule.cron"
 END = "spec.end_timestamp"

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import random
 import time
-from datetime import datetime
 from typing import Any
 
 from google.protobuf import json_format
@@ -27,7 +26,7 @@ from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved
 from benchmarks.systems import declared, platform
-from benchmarks.systems.rest import PlainAirflow, until
+from benchmarks.systems.rest import PlainAirflow, epoch, until
 from benchmarks.workbench import Workbench
 
 TITLE = "From an event to its DAG run"
@@ -80,7 +79,7 @@ class Side:
         event = self._api.publish(NAME, {"n": 1}, namespace=PROJECT, key=str(next(self._number))).event
         run = until(lambda: self._run_of(event))
         dag_run: Any = until(lambda: self._queued(f"{PROJECT}.{PIPELINE}", f"ma__{run.metadata.uid}__1"))
-        return (_epoch(dag_run) - begun) * 1000
+        return (epoch(dag_run) - begun) * 1000
 
     def _run_of(self, event: str) -> Any | None:
         status = self._api.get("Subscription", PROJECT, "on-load").status
@@ -95,7 +94,7 @@ class Side:
         begun = time.time()
         self._airflow.asset_event(self._asset, {"n": 1})
         run_id = until(lambda: found if (found := self._newest()) != before else "")
-        return (_epoch(until(lambda: self._queued(PLAIN, run_id))) - begun) * 1000
+        return (epoch(until(lambda: self._queued(PLAIN, run_id))) - begun) * 1000
 
     def _newest(self) -> str:
         found = self._airflow.get(f"/dags/{PLAIN}/dagRuns?limit=1&order_by=-id")["dag_runs"]
@@ -108,10 +107,6 @@ class Side:
     def _rest(self) -> None:
         """Meet the loops of both anywhere."""
         time.sleep(self._chance.random() * LONGEST_REST_S)
-
-
-def _epoch(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def measure(bench: Workbench) -> Measured:

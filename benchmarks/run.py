@@ -14,8 +14,6 @@ import itertools
 import random
 import time
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from api.client import Client
 from api.config import Config
@@ -24,7 +22,7 @@ from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved
 from benchmarks.systems import declared, platform
-from benchmarks.systems.rest import STATE_LOOK_S, PlainAirflow, until
+from benchmarks.systems.rest import STATE_LOOK_S, PlainAirflow, epoch, until
 from benchmarks.workbench import Workbench
 
 TITLE = "A run of two empty tasks, through the platform and without it"
@@ -99,12 +97,8 @@ class Side:
         end = self._airflow.run(dag_id, run_id)
         if end["state"] != "success":
             raise ValueError(f"run {run_id} of {dag_id} is {end['state']}")
-        instants = (accepted, _epoch(first), _epoch(end["end_date"]), seen or begun)
+        instants = (accepted, epoch(first), epoch(end["end_date"]), seen or begun)
         return Timed(*((instant - begun) * 1000 for instant in instants))
-
-
-def _epoch(text: Any) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def measure(bench: Workbench) -> Measured:

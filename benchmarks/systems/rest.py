@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -106,3 +107,8 @@ def until(condition: Any, *, timeout_s: float = 120.0, look_s: float = LOOK_S) -
             raise TimeoutError(f"still not after {timeout_s:.0f} s")
         time.sleep(look_s)
     return found
+
+
+def epoch(text: str) -> float:
+    """Return an instant of Airflow's, ISO 8601, in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()

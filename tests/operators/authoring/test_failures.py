@@ -14,25 +14,7 @@ from operators.authoring.local_run import Report, run_here
 from operators.authoring.timeouts import TaskTimeout
 from operators.errors import UserError
 from operators.values import ValueRefused
-
-
-@task
-def numbers(n: int) -> list[int]:
-    return list(range(n))
-
-
-@task
-def double(x: Any) -> Any:
-    return x * 2
-
-
-@task
-def add(xs: list[int]) -> int:
-    return sum(xs)
-
-
-def states(report: Report) -> dict[str, str]:
-    return {"".join([step, *(f"[{at}]" for at in index)]): state for (step, index), state in report.states().items()}
+from tests.operators.authoring.small_tasks import add, double, numbers, states
 
 
 def test_a_step_is_repeated_as_often_as_it_says() -> None:

@@ -9,33 +9,15 @@ import pytest
 
 from api.errors import InvalidArgument
 from operators import foreach, loop, matrix, pipeline, task, when
-from operators.authoring.local_run import Report, run_here
+from operators.authoring.local_run import run_here
 from operators.errors import UserError
 from operators.values import values_at
-
-
-@task
-def numbers(n: int) -> list[int]:
-    return list(range(n))
-
-
-@task
-def double(x: Any) -> Any:
-    return x * 2
-
-
-@task
-def add(xs: list[int]) -> int:
-    return sum(xs)
+from tests.operators.authoring.small_tasks import add, double, numbers, states
 
 
 @task
 def say(word: str) -> str:
     return word
-
-
-def states(report: Report) -> dict[str, str]:
-    return {"".join([step, *(f"[{at}]" for at in index)]): state for (step, index), state in report.states().items()}
 
 
 def test_ten_steps_hand_on_what_they_return() -> None:

@@ -29,13 +29,31 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> None:
-    """Ask processes to end, and kill those that have not after `grace_s`, with what they started meanwhile."""
-    _send(processes(), signal.SIGTERM)
-    _gone(processes, grace_s)
-    deadline = time.monotonic() + KILL_S
-    while (left := processes()) and time.monotonic() < deadline:
-        _send(left, signal.SIGKILL)
+    """Ask processes to end, and kill those that have not after `grace_s`, with what they started meanwhile.
+
+    One that ends loses its environment before it is gone, and with it the mark: who was seen once is waited for.
+    """
+    seen: set[psutil.Process] = set()
+
+    def left() -> list[psutil.Process]:
+        seen.update(processes())
+        return [process for process in seen if _lives(process)]
+
+    _send(left(), signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while left() and time.monotonic() < deadline:
         time.sleep(LOOK_S)
+    deadline = time.monotonic() + KILL_S
+    while (stubborn := left()) and time.monotonic() < deadline:
+        _send(stubborn, signal.SIGKILL)
+        time.sleep(LOOK_S)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
@@ -43,12 +61,6 @@ def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
         # psutil compares the start time first: a pid that was recycled meanwhile gets no signal.
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
-
-
-def _gone(processes: Callable[[], list[psutil.Process]], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while processes() and time.monotonic() < deadline:
-        time.sleep(LOOK_S)
 
 
 def living(pid: int, started: float) -> psutil.Process | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from api import uniflow
 from api.errors import FailedPrecondition, FieldViolation
-from api.event_admitters import admit_event, admit_subscription
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
@@ -17,6 +16,7 @@ from api.revision_admitters import admit_revision, pinned, take_draft
 from api.run_wishes import admit_ttl, admit_wishes
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
+from api.subscriptions.admitters import admit_event, admit_subscription
 from api.trigger_checks import refuse_ended, refuse_paused, trigger_run_faults
 from api.trigger_dags import schedule_of
 from api.validation import nearest, shown

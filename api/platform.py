@@ -19,6 +19,7 @@ from api import server_fields
 from api.admission import check_version, refuse
 from api.apply import apply, declared
 from api.asked import check_call, named_request
+from api.broker.publishing import Publisher
 from api.calls import Access, Call, Everybody
 from api.criteria import bad_filter
 from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated
@@ -29,7 +30,6 @@ from api.masking import masked, masked_error
 from api.outcomes import entry_of
 from api.plans.effects import Schemas
 from api.plans.planner import Planner, given
-from api.publishing import Publisher
 from api.representable import faults
 from api.resources import Resources
 from api.search import search

@@ -22,7 +22,7 @@ from benchmarks.measuring import document, machine, tables
 from benchmarks.measuring.results import SUFFIX, Result, read
 from benchmarks.workbench import Workbench
 
-NAMES = ("serving", "resources", "watch", "apply", "run", "events", "tryout", "idle", "demo")
+NAMES = ("serving", "resources", "watch", "apply", "run", "steps", "events", "tryout", "idle", "demo")
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 

@@ -13,8 +13,8 @@ from api.cli.context import client, say
 from api.cli.exits import USAGE, Failure
 from api.cli.runs import parameters
 from api.errors import InvalidArgument
-from api.event_values import LARGEST_DATA
 from api.messages import json_text
+from api.subscriptions.values import LARGEST_DATA
 
 DURATION = re.compile(r"(\d{1,9})(s|m|h|d)\Z")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -10,7 +10,6 @@ from typing import Any
 from google.protobuf import json_format
 
 from api import evidence as left
-from api import verdicts
 from api.cli import explain_text, output
 from api.cli.context import client, configuration, say
 from api.cli.exits import OK, REFUSED, USAGE, Failure
@@ -18,6 +17,7 @@ from api.cli.runs import state_of
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.run_names import job_name
+from api.verdicts import judging as verdicts
 
 SPEC = "spec.json"
 FORMATS = ("text", "json")

@@ -15,7 +15,8 @@ from api.audit_anchor import Anchor
 from api.backends.local import LocalBackend
 from api.blob_sweep import Sweeper
 from api.blobs import opened
-from api.broker import Broker
+from api.broker.broker import Broker
+from api.broker.retention import EventRetention
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
@@ -33,7 +34,6 @@ from api.controllers.revision import ModelController, RevisionController
 from api.controllers.runtime import Controller, Manager, Term
 from api.controllers.templates import Templates
 from api.controllers.trigger_run import TriggerRunController
-from api.event_retention import EventRetention
 from api.external import External
 from api.hooks import installed
 from api.hooks_after import AfterHooks

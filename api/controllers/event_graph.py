@@ -9,12 +9,12 @@ import asyncio
 import logging
 from typing import Any
 
+from api.broker.deliveries import is_over
 from api.controllers.platform import Platform
-from api.deliveries import is_over
 from api.errors import ApiError, NotFound
 from api.pipeline_dags import dag_id
 from api.store.base import Query
-from api.subscriptions import named
+from api.subscriptions.matching import named
 
 MOST_WAITING = 1000
 KIND = "Events"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from api import evidence as left
-from api import verdict_differences, verdicts
 from api.airflow import Airflow, DagRun, Task
 from api.controllers.platform import Platform
 from api.errors import NotFound
@@ -20,6 +19,8 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.run_names import job_name
 from api.store.base import Criterion, Group, Key, Operator, Query
+from api.verdicts import differences as differing
+from api.verdicts import judging as verdicts
 from api.workflows import typed
 
 SPEC = "spec.json"
@@ -67,7 +68,7 @@ class RunVerdict:
         if green is not None:
             then = self._began(green, task)
             before, after = self._with_versions(then), self._with_versions(began)
-            differences = verdict_differences.differences(run, green, after, before, step.name)
+            differences = differing.differences(run, green, after, before, step.name)
         place = verdicts.Place(
             namespace=run.metadata.namespace,
             pipeline=run.spec.pipeline.name,

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from api.admission import refuse
+from api.broker.publishing import Publisher, as_asked
 from api.errors import ApiError, FieldViolation
 from api.gen.michelangelo.platform.v1 import broker_service_pb2 as wire
 from api.http import body, objects
@@ -20,7 +21,6 @@ from api.http.refusals import MethodNotAllowed, Unsupported
 from api.messages import json_text
 from api.messages.free import fill
 from api.messages.plain import plain
-from api.publishing import Publisher, as_asked
 from api.validation import shown
 
 STRUCTURED = "application/cloudevents+json"

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 
 from api.auth.entrance import Entrance
+from api.broker.publishing import Publisher
 from api.calls import Call
 from api.gen.michelangelo.platform.v1 import broker_service_pb2 as wire
-from api.publishing import Publisher
 from api.services.handling import Work, endpoint, entering
 
 NAME = wire.DESCRIPTOR.services_by_name["BrokerService"].full_name

@@ -54,12 +54,19 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[Mapping[str, int]]:
-    """Start Airflow on an empty folder; return the sessions of its components when all of them are healthy."""
+def running(
+    home: Path, *, environ: Mapping[str, str] | None = None, dags: Mapping[str, str] | None = None
+) -> Iterator[Mapping[str, int]]:
+    """Start Airflow on an empty folder; return the sessions of its components when all of them are healthy.
+
+    environ: from `environment`, where its port is needed; dags: text of further files by name.
+    """
     (home / "dags").mkdir(parents=True)
     for number in range(DAGS):
         (home / "dags" / f"plain_{number}.py").write_text(DAG_OF_SIX_TASKS.format(dag_id=f"plain_{number}"))
-    environ = environment(home)
+    for name, text in (dags or {}).items():
+        (home / "dags" / name).write_text(text)
+    environ = environ or environment(home)
     _migrate(environ, home)
     with contextlib.ExitStack() as stack:
         found = {}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from api.broker import Broker
+from api.broker.broker import Broker
 from api.client import Client
 from api.errors import Conflict
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as runs

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.event_values import event_name
 from api.kinds import kinds
+from api.subscriptions.values import event_name
 from tests.api.http_running import HttpServed
 
 STRUCTURED = {"content-type": "application/cloudevents+json; charset=utf-8"}

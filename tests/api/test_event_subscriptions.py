@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from api.broker.retention import EventRetention
 from api.errors import InvalidArgument
-from api.event_cycles import circle
-from api.event_retention import EventRetention
-from api.event_values import DEPTH, PAYLOAD
 from api.kinds import kinds
 from api.store import sql
+from api.subscriptions.cycles import circle
+from api.subscriptions.values import DEPTH, PAYLOAD
 from api.workflows import WORKFLOW_TYPE, plain, spec_hash, typed
 from tests.api.event_world import EventWorld, condition, subscription, until
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.event_values import EVENT, PAYLOAD
 from api.gen.michelangelo.platform.v1 import event_pb2, subscription_pb2
 from api.messages.free import fill
-from api.subscriptions import MOST_WAITING, run_name, take
+from api.subscriptions.matching import MOST_WAITING, run_name, take
+from api.subscriptions.values import EVENT, PAYLOAD
 from api.workflows import plain
 from tests.api.event_world import EventWorld, subscription
 

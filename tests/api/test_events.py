@@ -12,7 +12,7 @@ import pytest
 
 from api.client import Client
 from api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from api.event_values import DEPTH, EVENT, PAYLOAD, event_name
+from api.subscriptions.values import DEPTH, EVENT, PAYLOAD, event_name
 from api.workflows import plain
 from tests.api.event_world import EventWorld, condition
 

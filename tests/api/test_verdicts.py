@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from api import verdict_rules, verdicts
 from api.cli.main import app
-from api.verdict_facts import Facts
-from api.verdict_rules import RULES, Certainty, Class
+from api.verdicts import judging as verdicts
+from api.verdicts import rules as verdict_rules
+from api.verdicts.facts import Facts
+from api.verdicts.rules import RULES, Certainty, Class
 
 PLACE = verdicts.Place("flights", "train", "train-1", "train", "train", replayable=True)
 BEGAN = {

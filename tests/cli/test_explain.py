@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from api import verdicts
 from api.cli import explain_text
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
+from api.verdicts import judging as verdicts
 
 PLACE = verdicts.Place("flights", "train", "train-20260101-000000-abcd", "prepare", "prepare", replayable=True)
 AT = {

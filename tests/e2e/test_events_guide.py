@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.event_values import EVENT, SUBSCRIPTION
+from api.subscriptions.values import EVENT, SUBSCRIPTION
 from tests.e2e.conftest import ROOT
 from tests.e2e.flights_platform import PROJECT, Flights, eventually
 

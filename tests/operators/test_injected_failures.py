@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from api import verdicts
-from api.verdict_rules import Class
+from api.verdicts import judging as verdicts
+from api.verdicts.rules import Class
 from operators.engines import ENGINES
 from operators.engines.base import JobSpec, JobState
 from operators.engines.local import LocalEngine

@@ -12,7 +12,7 @@ import pytest
 
 from api.client import Client
 from api.errors import ApiError
-from api.event_values import EVENT
+from api.subscriptions.values import EVENT
 from tests.api.event_world import subscription
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.killed_server import KilledServer

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from api.broker.publishing import PUBLISH
 from api.gen.michelangelo.platform.v1 import broker_service_pb2 as wire
-from api.publishing import PUBLISH
 from tests.security.matrix import EVERYBODY, verdict
 from tests.security.objects import NAME, smallest
 from tests.security.secured import Caller, Secured, known, refused

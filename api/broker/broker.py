@@ -16,15 +16,15 @@ from typing import Any
 
 from api import failpoints
 from api.admission import SYSTEM_NAMESPACE
-from api.deliveries import Delivered, Deliverer, is_over, note
+from api.broker.deliveries import Delivered, Deliverer, is_over, note
+from api.broker.own_events import said
 from api.errors import AlreadyExists, ApiError, Conflict, Expired, FailedPrecondition, InvalidArgument, NotFound
-from api.event_values import DEFAULT_TTL, depth_of, fields
 from api.kinds import kinds
-from api.own_events import said
 from api.resources import Resources
 from api.store.base import Change, ChangeType, Criterion, Key, Operator, Query
 from api.store.values import UPDATED_LABEL, key_of
-from api.subscriptions import is_single, matches
+from api.subscriptions.matching import is_single, matches
+from api.subscriptions.values import DEFAULT_TTL, depth_of, fields
 
 KINDS = ("Event", "Model", "PipelineRun", "Subscription")
 # The object that says how far the broker has come.

@@ -17,13 +17,13 @@ from api.admission import refuse
 from api.asked import check_call, named_request
 from api.calls import Access, Call, Everybody
 from api.errors import AlreadyExists, ApiError, FieldViolation
-from api.event_values import DEFAULT_TTL, LONGEST_TTL, depth_of, event_name
 from api.gen.michelangelo.platform.v1 import broker_service_pb2 as wire
 from api.kinds import kinds
 from api.outcomes import entry_of
 from api.representable import faults
 from api.resources import Resources
 from api.store.base import Key
+from api.subscriptions.values import DEFAULT_TTL, LONGEST_TTL, depth_of, event_name
 from api.validation import shown
 
 PUBLISH = "/michelangelo.platform.v1.BrokerService/Publish"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from api.verdict_facts import NEAR_LIMIT, Facts
+from api.verdicts.facts import NEAR_LIMIT, Facts
 
 
 class Class(enum.StrEnum):

@@ -8,8 +8,16 @@ from datetime import timedelta
 from typing import Any
 
 from api.errors import FailedPrecondition, FieldViolation, ResourceExhausted
-from api.event_cycles import circle
-from api.event_values import (
+from api.gen.michelangelo.api import typed_struct_pb2
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.gen.michelangelo.platform.v1 import subscription_pb2 as wire
+from api.kinds import Resource
+from api.messages import free
+from api.resources import Resources
+from api.store.base import Key, Query
+from api.subscriptions.cycles import circle
+from api.subscriptions.matching import alias_of
+from api.subscriptions.values import (
     DEEPEST,
     LARGEST_DATA,
     LONGEST_TTL,
@@ -20,14 +28,6 @@ from api.event_values import (
     plain,
     size,
 )
-from api.gen.michelangelo.api import typed_struct_pb2
-from api.gen.michelangelo.api.v2 import pipeline_pb2
-from api.gen.michelangelo.platform.v1 import subscription_pb2 as wire
-from api.kinds import Resource
-from api.messages import free
-from api.resources import Resources
-from api.store.base import Key, Query
-from api.subscriptions import alias_of
 from api.validation import nearest, shown
 from api.workflows import HIDDEN_PARAM, is_built, missing_params, param_faults
 from api.workflows import plain as plain_struct

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from api.event_cycles import DATASET, ENDS, MODEL, source_of
-from api.event_values import as_json, event_name
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as runs
 from api.kinds import kinds
 from api.messages.free import fill
 from api.store.base import Change, ChangeType
+from api.subscriptions.cycles import DATASET, ENDS, MODEL, source_of
+from api.subscriptions.values import as_json, event_name
 from api.workflows import plain
 
 # What is told of a run's parameters and outputs, as JSON; what has more is read from the run.

@@ -22,11 +22,11 @@ from api.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
-from api.event_values import DEPTH, EVENT, OWN, PAYLOAD, SUBSCRIPTION, as_json, fields, plain
 from api.kinds import kinds
 from api.resources import Resources
 from api.store.base import Key
-from api.subscriptions import alias_of, arguments, came_ns, is_single, matches, run_name, take
+from api.subscriptions.matching import alias_of, arguments, came_ns, is_single, matches, run_name, take
+from api.subscriptions.values import DEPTH, EVENT, OWN, PAYLOAD, SUBSCRIPTION, as_json, fields, plain
 
 # Who begins runs for events, in the audit log.
 BROKER = Principal("system:events", kind="service")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from api.event_values import MISSING, look_up
-from api.subscriptions import holds, named
+from api.subscriptions.matching import holds, named
+from api.subscriptions.values import MISSING, look_up
 
 # What the end of a run says, by the state in which it ended.
 ENDS = {

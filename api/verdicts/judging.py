@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.verdict_facts import Facts
-from api.verdict_rules import RULES, Certainty, Class, Rule
+from api.verdicts.facts import Facts
+from api.verdicts.rules import RULES, Certainty, Class, Rule
 
 TYPE = "michelangelo.platform.v1.Verdict"
 USERS = (Class.USER_CODE, Class.DATA)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.event_values import MISSING, as_json, fields, look_up, plain, slug
 from api.gen.michelangelo.platform.v1 import subscription_pb2 as wire
+from api.subscriptions.values import MISSING, as_json, fields, look_up, plain, slug
 
 MOST_WAITING = 200
 DIGITS = 20

@@ -8,11 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from api.deliveries import is_over
+from api.broker.deliveries import is_over
 from api.errors import ApiError, Conflict, NotFound
-from api.event_values import DEFAULT_TTL
 from api.resources import Resources
 from api.store.base import Criterion, Group, Operator, Preconditions, Query
+from api.subscriptions.values import DEFAULT_TTL
 
 LOOK_S = 300.0
 PAGE = 500

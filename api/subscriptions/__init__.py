@@ -1,0 +1,1 @@
+"""What events say and what subscriptions ask for: rules without a store."""

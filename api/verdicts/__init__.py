@@ -1,0 +1,1 @@
+"""Why a run failed: facts, rules, and what differs from the last green run."""

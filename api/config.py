@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.engine_settings import VARIABLES as ENGINE_VARIABLES
+from api.engine_settings import EngineSettings
+from api.engine_settings import read as read_engines
 from api.limits import LimitsConfig
 from api.limits import read as read_limits
 from api.notify_settings import NotifySettings
@@ -51,6 +54,7 @@ CLIENT_VARIABLES = frozenset(
         *("MA_HOME", "MA_PROJECTS_ROOT", "MA_API_HOST", "MA_API_PORT", "MA_API_HTTP_PORT"),
         *("MA_AIRFLOW_PORT", "MA_SERVING_PORT", "MA_AUTH", "MA_TOKEN"),
         *("MA_TLS_CA", "MA_TLS_CERT", "MA_TLS_CLIENT_CERT", "MA_TLS_CLIENT_KEY"),
+        *ENGINE_VARIABLES,
     }
 )
 
@@ -115,6 +119,7 @@ class Config:
     audit_anchor: Path | None = None
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     notify: NotifySettings = field(default_factory=NotifySettings)
+    engines: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def blobs_url(self) -> str:
@@ -208,6 +213,11 @@ class Config:
         return self.home / "jobs"
 
     @property
+    def environments_path(self) -> Path:
+        """Environments of steps, each in a folder named by its content; `named/` holds those that people made."""
+        return self.home / "environments"
+
+    @property
     def predictions_path(self) -> Path:
         """The prediction log, Parquet."""
         return self.home / "predictions"
@@ -240,6 +250,7 @@ class Config:
             **self._auth_environ(),
             **self.limits.environ(),
             **self.notify.environ(),
+            **self.engines.environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
 
@@ -318,6 +329,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         audit_anchor=Path(anchor).absolute() if (anchor := environ.get("MA_AUDIT_ANCHOR", "")) else None,
         limits=read_limits(environ, faults),
         notify=read_notify(environ, faults),
+        engines=read_engines(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

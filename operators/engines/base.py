@@ -19,13 +19,19 @@ class JobState(enum.Enum):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to run.  `program`: a module of `operators.jobs`; `args`: JSON values; limits: 0 for none."""
+    """What to run.  `program`: a module of `operators.jobs`; `args`: JSON values; limits: 0 for none.
+
+    resources: what the engine is asked for, only what was said: cpu (cores), gpu (count), memory (MiB); environment:
+    as `api.environments` has it, None for the platform's own.
+    """
 
     job_id: str
     program: str
     args: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 0
     memory_mib: int = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,13 @@ callers take turns, so that one with a thousand calls delays another's only one 
 calls under way than one alone, so that each is quick.  Whoever waited too long, or finds its queue full, is refused
 with the time after which it may be worth to ask again, after a part of that time.  The platform's own calls never wait.
 
+A queue is served from its front; once its front has waited for long, from its back.  More calls come then than can be
+carried out, some are refused whatever is done, and in order of coming each of the others would have waited as long as
+one can: from the back, whoever is let in comes soon, and whoever is refused is refused all the same.
+
 A request is read in its turn, so that those who wait hold no memory; one whose bytes come slowly gives its turn away
-until they are there.  Source of the idea: Kubernetes' API Priority and Fairness.  Knows no transport and no operation.
+until they are there.  Sources of the ideas: Kubernetes' API Priority and Fairness; B. Maurer, "Fail at Scale" (ACM
+Queue 13, 2015), on queues served last in, first out.  Knows no transport and no operation.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from prometheus_client import Counter, Gauge
@@ -40,6 +46,8 @@ MOST_KNOWN = 10_000
 SHARED_S = 1.0
 # Those who came together are not refused together: each waits a part of the longest time, at least this one.
 LEAST_WAIT = 0.5
+# A queue whose front has waited for this part of the longest time is served from its back.
+LONG = 0.25
 # So long a call may wait for its request's bytes in its turn.
 PATIENCE_S = 0.25
 TOO_SLOW = "too slow"
@@ -58,6 +66,14 @@ class Overloaded(ResourceExhausted):
         REFUSED.labels(reason).inc()
 
 
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """A call that waits.  turn: True when it came, False when it is to be refused; since_s: by the gate's clock."""
+
+    turn: asyncio.Future[bool]
+    since_s: float
+
+
 class Caller:
     """What one caller has under way.  Made and changed by the gate alone."""
 
@@ -68,7 +84,7 @@ class Caller:
         self.running = 0
         # How many of its calls wait for bytes.
         self.slow = 0
-        self.waiters: deque[asyncio.Future[bool]] = deque()
+        self.waiters: deque[Waiter] = deque()
         # Seconds between two of its calls that ended, as long as it has others that wait.
         self.pace_s = 0.0
         self.stepped_at = 0.0
@@ -137,9 +153,11 @@ class Gate:
             raise await self._refusal(caller, f"{most_in_all} calls wait already", "TOO_MANY_CALLS")
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
+        now = self._clock()
         if not caller.waiters:
-            caller.stepped_at = self._clock()
-        caller.waiters.append(turn)
+            caller.stepped_at = now
+        waiter = Waiter(turn, now)
+        caller.waiters.append(waiter)
         self._waiting += 1
         self._line_up(caller)
         self._call_next()
@@ -152,18 +170,18 @@ class Gate:
                 # Its turn came in the moment in which its caller left.
                 self.leave(caller)
             else:
-                self._gone(caller, turn)
+                self._gone(caller, waiter)
             raise
         if not its_turn:
-            self._gone(caller, turn)
+            self._gone(caller, waiter)
             told = f"the call waited {wait_s:.2f} s for its turn"
             raise await self._refusal(caller, told, "WAITED_TOO_LONG")
         return caller
 
-    def _gone(self, caller: Caller, turn: asyncio.Future[bool]) -> None:
+    def _gone(self, caller: Caller, waiter: Waiter) -> None:
         """Strike a call that waits no longer."""
         self._waiting -= 1
-        caller.waiters.remove(turn)
+        caller.waiters.remove(waiter)
         if not caller.waiters:
             self._turns.pop(caller.name, None)
 
@@ -251,16 +269,23 @@ class Gate:
         """Let in whoever's turn it is, as long as there is room."""
         while self._turns and self._running < self._limits.calls:
             _, caller = self._turns.popitem(last=False)
-            turn = next((one for one in caller.waiters if not one.done()), None)
-            if turn is None:
+            waiter = self._first_of(caller)
+            if waiter is None:
                 continue
-            caller.waiters.remove(turn)
+            caller.waiters.remove(waiter)
             self._waiting -= 1
             self._running += 1
             caller.running += 1
-            turn.set_result(True)
+            waiter.turn.set_result(True)
             if caller.waiters:
                 self._line_up(caller)
+
+    def _first_of(self, caller: Caller) -> Waiter | None:
+        """Return which of a caller's calls is next, None if all of them are about to end."""
+        first = next((one for one in caller.waiters if not one.turn.done()), None)
+        if first is None or self._clock() - first.since_s < LONG * self._limits.wait_s:
+            return first
+        return next(one for one in reversed(caller.waiters) if not one.turn.done())
 
     async def _refusal(self, caller: Caller, told: str, reason: str) -> Overloaded:
         """Return a refusal with the time after which all who wait or were refused would have had their turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -136,6 +137,36 @@ def test_those_who_came_together_are_not_refused_together() -> None:
         assert await crowd.unused()
 
     in_virtual_time(together)
+
+
+def test_in_a_crowd_that_does_not_end_whoever_is_let_in_has_not_waited_for_long() -> None:
+    async def crowded(loop: asyncio.AbstractEventLoop) -> None:
+        crowd = Crowd(loop, calls=1, calls_per_caller=1, wait_s=1)
+        waited: list[float] = []
+        still_coming = True
+
+        async def call() -> None:
+            began = loop.time()
+            with contextlib.suppress(Overloaded):
+                passed = await crowd.passed(ALICE)
+                if still_coming:
+                    waited.append(loop.time() - began)
+                await asyncio.sleep(TAKES_S)
+                crowd.gate.leave(passed)
+
+        calls = []
+        for _ in range(2000):
+            # Five times as many as can be carried out, at a pace that is no multiple of theirs.
+            calls.append(asyncio.ensure_future(call()))
+            await asyncio.sleep(TAKES_S * 0.19)
+        still_coming = False
+        await asyncio.gather(*calls)
+        assert len(waited) >= 0.95 * 2000 * 0.19
+        assert sorted(waited)[len(waited) * 9 // 10] < 0.1
+        assert max(waited) < 0.3
+        assert await crowd.unused()
+
+    in_virtual_time(crowded)
 
 
 def test_one_caller_never_has_more_than_its_share() -> None:

@@ -34,6 +34,10 @@ class Files(Protocol):
         """Return a value.  Raises FileNotFoundError."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether there is a value of that name."""
+        ...
+
     def names(self, prefix: str) -> Iterator[str]:
         """Yield every name below a prefix, in no order."""
         ...
@@ -87,6 +91,10 @@ class LocalFiles:
         """Read the whole file."""
         return (self._root / name).read_bytes()
 
+    def has(self, name: str) -> bool:
+        """Look for the file."""
+        return (self._root / name).is_file()
+
     def names(self, prefix: str) -> Iterator[str]:
         """Walk the folder."""
         for folder, _, files in os.walk(self._root / prefix):
@@ -116,6 +124,10 @@ class RemoteFiles:
         """Get one object."""
         value: bytes = self._fs.cat_file(f"{self._root}/{name}")
         return value
+
+    def has(self, name: str) -> bool:
+        """Ask for the object's size."""
+        return bool(self._fs.isfile(f"{self._root}/{name}"))
 
     def names(self, prefix: str) -> Iterator[str]:
         """List the objects below a prefix."""

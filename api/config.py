@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.artifact_urls import below
+from api.artifact_urls import read as read_artifacts
 from api.engine_settings import VARIABLES as ENGINE_VARIABLES
 from api.engine_settings import EngineSettings
 from api.engine_settings import read as read_engines
+from api.kubernetes_settings import VARIABLES as KUBERNETES_VARIABLES
+from api.kubernetes_settings import KubernetesSettings
+from api.kubernetes_settings import read as read_kubernetes
 from api.limits import LimitsConfig
 from api.limits import read as read_limits
 from api.notify_settings import NotifySettings
@@ -54,6 +59,8 @@ CLIENT_VARIABLES = frozenset(
         *("MA_HOME", "MA_PROJECTS_ROOT", "MA_API_HOST", "MA_API_PORT", "MA_API_HTTP_PORT"),
         *("MA_AIRFLOW_PORT", "MA_SERVING_PORT", "MA_AUTH", "MA_TOKEN"),
         *("MA_TLS_CA", "MA_TLS_CERT", "MA_TLS_CLIENT_CERT", "MA_TLS_CLIENT_KEY"),
+        "MA_ARTIFACTS",
+        *KUBERNETES_VARIABLES,
         *ENGINE_VARIABLES,
     }
 )
@@ -116,15 +123,27 @@ class Config:
     auth: AuthConfig = field(default_factory=AuthConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     blobs: str = field(default="", repr=False)
+    artifacts: str = ""
     audit_anchor: Path | None = None
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     notify: NotifySettings = field(default_factory=NotifySettings)
     engines: EngineSettings = field(default_factory=EngineSettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
     @property
     def blobs_url(self) -> str:
         """Where large fields of resources are: a folder, or `s3://bucket/prefix`."""
         return self.blobs or str(self.home / "blobs")
+
+    @property
+    def artifacts_url(self) -> str:
+        """Where packed code, values and jobs of other machines are: a folder, or a URL that fsspec reaches."""
+        return self.artifacts or str(self.artifacts_path)
+
+    @property
+    def values_url(self) -> str:
+        """Where values between steps are."""
+        return below(self.artifacts_url, "values")
 
     @property
     def api_reached_at(self) -> str:
@@ -194,7 +213,7 @@ class Config:
 
     @property
     def artifacts_path(self) -> Path:
-        """The artifact store: datasets, models, reports."""
+        """Datasets, models and reports of stages; and what `artifacts_url` is for, where it is no other place."""
         return self.home / "artifacts"
 
     @property
@@ -246,11 +265,13 @@ class Config:
             "MA_STORE_URL": self.store_url,
             "MA_API_HOST": self.api_host,
             "MA_BLOBS": self.blobs,
+            "MA_ARTIFACTS": self.artifacts,
             "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
             **self._auth_environ(),
             **self.limits.environ(),
             **self.notify.environ(),
             **self.engines.environ(),
+            **self.kubernetes.environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
 
@@ -329,7 +350,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         audit_anchor=Path(anchor).absolute() if (anchor := environ.get("MA_AUDIT_ANCHOR", "")) else None,
         limits=read_limits(environ, faults),
         notify=read_notify(environ, faults),
+        artifacts=read_artifacts(environ, faults),
         engines=read_engines(environ, faults),
+        kubernetes=read_kubernetes(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

@@ -73,7 +73,7 @@ class FunctionOperator(DecoratedOperator, JobOperator):
         """Call the function, or submit it; return a reference to what it returned."""
         if self.engine != "local":
             return JobOperator.execute(self, context)
-        values = values_at(str(load().artifacts_path / "values"))
+        values = values_at(load().values_url)
         with self._process.working():
             found = self.python_callable(*values.decode(list(self.op_args)), **values.decode(dict(self.op_kwargs)))
         return referring(values.put(found))

@@ -17,7 +17,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from api.code_tar import code_path, unpack
+from api.code_store import CodeStore
 from api.config import load
 from api.demands import memory_bytes
 from api.evidence import read as read_evidence
@@ -52,7 +52,7 @@ class Authored:
 
 def stored_values() -> Values:
     """Return the values of this platform's artifact store."""
-    return values_at(str(load().artifacts_path / "values"))
+    return values_at(load().values_url)
 
 
 def resolver_of(context: Any, index: Index, item: Mapping[str, Any] | None) -> Resolver:
@@ -211,7 +211,7 @@ def unpacked(project: str, code: str) -> Path:
     """Return the folder of a run's code.  Raises AirflowFailException if it is not in the artifact store."""
     config = load()
     try:
-        return unpack(code_path(config.artifacts_path, project, code), code, config.home / "code")
+        return CodeStore(config.artifacts_url).unpacked(project, code, config.home / "code")
     except (ValueError, FileNotFoundError) as error:
         told = f"the code {code[:12]} of this run is not in the artifact store: `ma pipeline apply -f` puts it there"
         raise AirflowFailException(told) from error

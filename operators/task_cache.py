@@ -63,7 +63,7 @@ class TaskCache:
     def _with(self, use: Callable[[StepCache], T]) -> T:
         config = load()
         with Client.of(config, timeout_s=TIMEOUT_S) as api:
-            entries = CachedOutputs(api, self._run["project"], str(config.artifacts_path / "values"))
+            entries = CachedOutputs(api, self._run["project"], config.values_url)
             cache = StepCache(
                 self._step,
                 self._parts,

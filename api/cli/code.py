@@ -6,13 +6,11 @@ its first run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any
 
 from api.cli.context import configuration
 from api.cli.exits import Failure
-from api.code_tar import CodeRefused, Packed, code_path, pack, unpack
+from api.code_store import CodeStore
+from api.code_tar import CodeRefused, Packed, pack, unpack
 
 TRACE = "operators.authoring.trace"
 TRACE_S = 120.0
@@ -93,25 +92,15 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def store(namespace: str, data: bytes, digest: str, suffix: str = "tar") -> str:
     """Put what a run needs into the artifact store and return its URI.  The same content is stored once."""
-    path = _path(namespace, digest, suffix)
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{uuid.uuid4().hex}")
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    return path.as_uri()
+    try:
+        return CodeStore(configuration().artifacts_url).put(namespace, digest, data, suffix)
+    except (OSError, ValueError) as error:
+        raise Failure(f"the code cannot be stored in the artifact store (MA_ARTIFACTS): {error}") from None
 
 
 def place(namespace: str, digest: str) -> str:
     """Return the URI at which a packed folder would be stored."""
-    return _path(namespace, digest, "tar").as_uri()
-
-
-def _path(namespace: str, digest: str, suffix: str) -> Path:
-    return code_path(configuration().artifacts_path, namespace, digest, suffix)
+    return CodeStore(configuration().artifacts_url).uri(namespace, digest)
 
 
 def commit(folder: Path) -> tuple[str, str]:

@@ -59,7 +59,7 @@ class ControlPlane:
         self._anchor = None if config.audit_anchor is None else Anchor(store, config.audit_anchor)
         self._config = config
         self._airflow = Airflow(config.airflow_url)
-        self.templates = Templates(self._airflow, config.artifacts_path)
+        self.templates = Templates(self._airflow, config.artifacts_url)
         self._manifests = Manifests(config)
         self._backend = LocalBackend(config.serving_url, config.token)
         self._adopter: Adopter | None = None

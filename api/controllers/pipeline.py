@@ -39,7 +39,7 @@ class PipelineController:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._templates = Templates(platform.airflow, platform.config.artifacts_path, TEMPLATES_SETTLE_S)
+        self._templates = Templates(platform.airflow, platform.config.artifacts_url, TEMPLATES_SETTLE_S)
         self._roots: dict[str, str] = {}
 
     def settled(self, resource: Resource) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from api.airflow import Airflow
-from api.code_tar import code_path
+from api.code_store import CodeStore
 from api.errors import NotFound, Unavailable
+from api.plain_dags import schemas_of as plain_schemas
 from api.uniflow import Authored, schemas
 from api.validation import nearest
 from api.workflows import STEPS_TEMPLATE, Workflow, schema_of
@@ -20,9 +20,9 @@ TEMPLATE_TAG = "template"
 class Templates:
     """The templates of one Airflow.  `settle_s`: how long they stay the same before one that is not there is missed."""
 
-    def __init__(self, airflow: Airflow, artifacts_path: Path, settle_s: float = 0.0) -> None:
+    def __init__(self, airflow: Airflow, artifacts: str, settle_s: float = 0.0) -> None:
         self._airflow = airflow
-        self._artifacts_path = artifacts_path
+        self._code = CodeStore(artifacts)
         self._settle_s = settle_s
         self._known: set[str] = set()
         self._settled = 0.0
@@ -32,7 +32,9 @@ class Templates:
         if workflow.template == STEPS_TEMPLATE:
             return {}
         if workflow.authored.graph:
-            return self._authored(workflow.authored)
+            return await self._authored(workflow.authored)
+        if workflow.dag:
+            return plain_schemas((await self._airflow.dag(workflow.dag)).params)
         found = {dag.dag_id for dag in await self._airflow.dags(tags=[TEMPLATE_TAG])}
         if workflow.template not in found:
             hint = nearest(workflow.template, sorted(found)) or f": there are {', '.join(sorted(found))}"
@@ -41,9 +43,13 @@ class Templates:
         params = (await self._airflow.dag(workflow.template)).params
         return {name: schema_of(param.get("schema") or {}, param.get("value")) for name, param in params.items()}
 
-    def _authored(self, authored: Authored) -> Mapping[str, Any]:
-        """Return the JSON Schemas that a graph brings.  Raises NotFound if its code is not where runs take it."""
-        if not code_path(self._artifacts_path, authored.namespace, authored.code).is_file():
+    async def _authored(self, authored: Authored) -> Mapping[str, Any]:
+        """Return the JSON Schemas that a graph brings.  Raises NotFound without its code, Unavailable."""
+        try:
+            there = await asyncio.to_thread(self._code.has, authored.namespace, authored.code)
+        except OSError as error:
+            raise Unavailable(f"the artifact store does not answer: {error}") from error
+        if not there:
             told = f"spec.manifest.uniflow_tar: there is no code {authored.code[:12]} in the artifact store"
             raise NotFound(f"{told}: `ma pipeline apply -f` puts it there")
         return schemas(authored.graph)

@@ -19,7 +19,7 @@ FILE = f"<{NAME}>"
 
 def run(args: Mapping[str, Any]) -> Mapping[str, str]:
     """Call the function."""
-    values = values_at(str(load().artifacts_path / "values"))
+    values = values_at(load().values_url)
     function = _function(args["source"], args["function"])
     found = function(*values.decode(list(args["args"])), **values.decode(dict(args["kwargs"])))
     return values.put(found).to_json()

@@ -5,7 +5,6 @@ args: run, step (of the graph), inputs (trees by argument).  Returns the referen
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,5 +16,5 @@ from operators.values.store import values_at
 
 def run(args: Mapping[str, Any]) -> Mapping[str, str]:
     """Run the step."""
-    values = values_at(os.fspath(load().artifacts_path / "values"))
+    values = values_at(load().values_url)
     return execute(Step(**args["step"]), args["inputs"], values).output.to_json()

@@ -85,7 +85,7 @@ class World:
         pipelines.TEMPLATES_SETTLE_S = 0.0
         self._leading = asyncio.create_task(self.manager.run())
         platform = Platform(
-            self.resources, Hub(self.resources), schemas=Templates(self.airflow, self.config.artifacts_path).schemas
+            self.resources, Hub(self.resources), schemas=Templates(self.airflow, self.config.artifacts_url).schemas
         )
         self._server = grpc_server(self.resources, 0, platform)
         port = await self._server.__aenter__()

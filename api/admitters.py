@@ -11,6 +11,7 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
 from api.notifications.receivers import admit_notifications
+from api.plain_admitters import admit_plain_pipeline, admit_plain_run, admit_plain_trigger, named_faults
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned, take_draft
 from api.run_wishes import admit_ttl, admit_wishes
@@ -55,7 +56,11 @@ def _manifest_faults(spec: Any, namespace: str, path: str) -> list[FieldViolatio
 
 async def admit_draft(_: Resources, old: Resource | None, new: Resource) -> Found:
     """A manifest that could be built."""
-    return _manifest_faults(new.spec.content, new.metadata.namespace, "spec.content.manifest")
+    path = "spec.content.manifest"
+    return [
+        *_manifest_faults(new.spec.content, new.metadata.namespace, path),
+        *named_faults(new.spec.content.manifest, path),
+    ]
 
 
 async def admit_run(resources: Resources, old: Resource | None, new: Resource) -> Found:
@@ -94,6 +99,7 @@ def _inline_faults(new: Any) -> list[FieldViolation]:
     """Return what is wrong with a run that brings its pipeline along: nothing is registered for it."""
     spec, path = new.spec, "spec.pipeline_spec.manifest"
     found = _manifest_faults(spec.pipeline_spec, new.metadata.namespace, path)
+    found += named_faults(spec.pipeline_spec.manifest, path)
     graph = {} if found else parse(spec.pipeline_spec, path)[0].authored.graph
     for name in ("pipeline", "revision"):
         if getattr(spec, name).name:
@@ -238,8 +244,8 @@ ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Project": (admit_ttl,),
     "Revision": (admit_revision,),
     "Event": (admit_event,),
-    "Pipeline": (admit_pipeline, admit_ttl, admit_notifications),
-    "PipelineRun": (admit_run, admit_wishes, admit_notifications),
+    "Pipeline": (admit_plain_pipeline, admit_pipeline, admit_ttl, admit_notifications),
+    "PipelineRun": (admit_plain_run, admit_run, admit_wishes, admit_notifications),
     "Subscription": (admit_subscription,),
-    "TriggerRun": (admit_trigger, admit_notifications),
+    "TriggerRun": (admit_trigger, admit_plain_trigger, admit_notifications),
 }

@@ -24,7 +24,10 @@ DagRunId = tuple[str, str]
 
 @dataclass(frozen=True)
 class Dag:
-    """A DAG as Airflow last parsed it.  `params`: name -> {"value", "schema", "description"}."""
+    """A DAG as Airflow last parsed it.  `params`: name -> {"value", "schema", "description"}.
+
+    file: below the folder of its bundle; unreadable: whether the file could not be read when it was parsed last.
+    """
 
     dag_id: str
     is_paused: bool
@@ -35,6 +38,19 @@ class Dag:
     description: str = ""
     max_active_runs: int = 0
     max_active_tasks: int = 0
+    file: str = ""
+    owners: tuple[str, ...] = ()
+    parsed: datetime | None = None
+    unreadable: bool = False
+
+
+@dataclass(frozen=True)
+class DagVersion:
+    """What Airflow calls a DAG as it is now.  `bundle_version`: of all its files, such as a commit; may be empty."""
+
+    number: int
+    bundle: str
+    bundle_version: str
 
 
 @dataclass(frozen=True)
@@ -105,10 +121,23 @@ class Airflow:
         found = await self._call("GET", f"/dags/{_quoted(dag_id)}/details")
         return _dag(found)
 
-    async def dags(self, tags: Sequence[str] = ()) -> list[Dag]:
-        """Return the DAGs that have all of `tags`."""
-        found = await self._pages("/dags", "dags", {"tags": list(tags), "tags_match_mode": "all"})
+    async def dags(self, tags: Sequence[str] = (), match: str = "all") -> list[Dag]:
+        """Return the DAGs that have all of `tags`, or with match "any" one of them."""
+        found = await self._pages("/dags", "dags", {"tags": list(tags), "tags_match_mode": match})
         return [_dag(item) for item in found]
+
+    async def tags(self, prefix: str) -> list[str]:
+        """Return the tags that begin with `prefix`, of all DAGs that there are."""
+        return [str(tag) for tag in await self._pages("/dagTags", "tags", {"tag_name_prefix_pattern": prefix})]
+
+    async def version(self, dag_id: str) -> DagVersion:
+        """Return a DAG's latest version.  Raises NotFound."""
+        query = {"order_by": "-version_number", "limit": 1}
+        found = (await self._call("GET", f"/dags/{_quoted(dag_id)}/dagVersions", params=query))["dag_versions"]
+        if not found:
+            raise NotFound(f"Airflow has no version of DAG {dag_id}")
+        latest = found[0]
+        return DagVersion(latest["version_number"], latest["bundle_name"] or "", latest["bundle_version"] or "")
 
     async def reparse(self, file_token: str) -> None:
         """Ask for a file to be parsed before all others."""
@@ -323,6 +352,10 @@ def _dag(found: Mapping[str, Any]) -> Dag:
         description=found.get("description") or "",
         max_active_runs=found.get("max_active_runs") or 0,
         max_active_tasks=found.get("max_active_tasks") or 0,
+        file=found.get("relative_fileloc") or "",
+        owners=tuple(found.get("owners") or ()),
+        parsed=_time(found.get("last_parsed_time")),
+        unreadable=bool(found.get("has_import_errors")),
     )
 
 

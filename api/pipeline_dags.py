@@ -1,7 +1,8 @@
 """Which DAG a pipeline or a run has, and the manifest that Airflow builds a pipeline's DAG from.  Pure; no Airflow.
 
 A run of the pipeline as it is has the pipeline's DAG.  A run that names a revision has a DAG of that revision's own:
-what it runs is not changed by a later apply.  Airflow shows such a DAG while it has runs that go on.
+what it runs is not changed by a later apply.  Airflow shows such a DAG while it has runs that go on.  A pipeline that
+is a plain DAG file has that DAG, under whatever name, and no other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from typing import Any
 
 from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.plain_dags import DAG_ANNOTATION, dag_in
 from api.workflows import Workflow, spec_hash
 
 MOST_ACTIVE_RUNS = 16
@@ -39,9 +41,21 @@ def revision_dag(project: str, pipeline: str, revision: str) -> str:
     return f"{dag_id(project, pipeline)}{OF_REVISION}{suffix}"
 
 
+def plain_dag(pipeline: Any) -> str:
+    """Return the DAG of a pipeline that is a plain DAG file, empty for every other."""
+    return dag_in(pipeline.spec.manifest)
+
+
+def dag_of_pipeline(pipeline: Any) -> str:
+    """Return the DAG of a pipeline, whoever made it."""
+    return plain_dag(pipeline) or dag_id(pipeline.metadata.namespace, pipeline.metadata.name)
+
+
 def dag_of(run: Any) -> str:
     """Return the DAG of a PipelineRun: of its inline pipeline, of the revision that it names, or of its pipeline."""
     project = run.spec.pipeline.namespace or run.metadata.namespace
+    if plain := run.metadata.annotations.get(DAG_ANNOTATION):
+        return str(plain)
     if run.spec.HasField("pipeline_spec"):
         return f"{run.metadata.namespace}.dev-{spec_hash(run.spec.pipeline_spec)[:LONG_ENOUGH]}"
     if run.spec.revision.name:

@@ -2,7 +2,7 @@
 
 `manifest.content` holds a TypedStruct: `michelangelo.airflow/Template` (parameter values; `filePath` names the
 template) or `michelangelo.airflow/Steps` ({"steps": [{"name", "operator", "needs", "with"}]}); that of a pipeline
-written in Python is read by `api.uniflow`.
+written in Python is read by `api.uniflow`, that of a plain DAG file is made by `api.plain_dags`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from api.errors import FieldViolation
 from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2
+from api.plain_dags import DAG_TYPE
 from api.steps import step_faults
 from api.uniflow import GRAPH_TYPE, Authored
 from api.uniflow import read as read_authored
@@ -29,18 +30,23 @@ STEPS_TYPE = "michelangelo.airflow/Steps"
 WORKFLOW_TYPE = "michelangelo.airflow/RegisteredWorkflow"
 STEPS_TEMPLATE = "steps"
 PYTHON_TEMPLATE = "python"
+DAG_TEMPLATE = "dag"
 HIDDEN_PARAM = "ma"
 MOST_HINTS = 20
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """What to build: `params` over a template's defaults, or `steps`, or what was `authored` in Python."""
+    """What to build: `params` over a template's defaults, or `steps`, or what was `authored` in Python.
+
+    dag: of a plain DAG file, of which nothing is built.
+    """
 
     template: str
     params: Mapping[str, Any]
     steps: Sequence[Mapping[str, Any]] = ()
     authored: Authored = field(default_factory=Authored)
+    dag: str = ""
 
 
 def plain(value: Any) -> Any:
@@ -108,6 +114,8 @@ def parse(spec: pipeline_pb2.PipelineSpec, path: str = "spec.manifest") -> tuple
     if kind == STEPS_TYPE:
         steps = value.get("steps")
         return Workflow(STEPS_TEMPLATE, {}, steps or ()), list(step_faults(steps, f"{path}.content.steps"))
+    if kind == DAG_TYPE:
+        return Workflow(DAG_TEMPLATE, {}, dag=str(value.get("dag_id") or "")), []
     found = []
     if spec.manifest.HasField("content") and kind != TEMPLATE_TYPE:
         named = kind or spec.manifest.content.type_url

@@ -91,6 +91,7 @@ class ControlPlane:
             sweeper.run,
             *events,
             runs.dags.run,
+            runs.plain.run,
             herald.run,
             keeping.run,
         )

@@ -96,7 +96,8 @@ class Adopter:
         if found.run_id.startswith(OWN_PREFIX):
             await self._place_own(found)
             return
-        project, _, pipeline = found.dag_id.partition(".")
+        plain = await self._runs.plain.pipeline_of(found.dag_id)
+        project, pipeline = plain or (found.dag_id.partition(".")[0], found.dag_id.partition(".")[2])
         if not pipeline or await self._platform.resources.find(Key("Pipeline", project, pipeline)) is None:
             return
         key = Key("PipelineRun", project, adopted_name(found.dag_id, found.run_id, found.due))

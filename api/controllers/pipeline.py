@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api.controllers import plain_dags
 from api.controllers.platform import Platform
 from api.controllers.templates import Templates
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import Resource
-from api.pipeline_dags import dag_id, pipeline_manifest, revision_dag, revision_tag
+from api.pipeline_dags import dag_id, dag_of_pipeline, pipeline_manifest, plain_dag, revision_dag, revision_tag
 from api.revisions import content_of, keep, name_of
 from api.store.base import Change, Criterion, Key, Operator, Query
 from api.store.values import key_of
@@ -65,13 +66,16 @@ class PipelineController:
             return None
         pipeline = await resources.set_finalizer(pipeline, FINALIZER, present=True)
         try:
-            if not await self._is_current(key, pipeline):
+            if plain_dag(pipeline):
+                await self._follow(key, pipeline)
+            elif not await self._is_current(key, pipeline):
                 await self._build(key, pipeline)
         except Unavailable as error:
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_BUILDING, error.message)
             raise
         except NotFound as error:
-            await self._keep_standing(key, pipeline)
+            if not plain_dag(pipeline):
+                await self._keep_standing(key, pipeline)
             await self._report(pipeline, pipeline_pb2.PIPELINE_STATE_ERROR, error.message)
             return ERROR_LOOK_S
         return None
@@ -110,6 +114,12 @@ class PipelineController:
             return
         await self._ready(key, pipeline, workflow, schemas, revision)
 
+    async def _follow(self, key: Key, pipeline: Any) -> None:
+        """Say of a plain DAG what Airflow says of it."""
+        schemas = await plain_dags.schemas(self._platform.airflow, pipeline)
+        revision = await keep(self._platform.resources, pipeline, pipeline.status.latest_revision.name)
+        await self._ready(key, pipeline, parse(pipeline.spec)[0], schemas, revision)
+
     async def _keep_standing(self, key: Key, pipeline: Any) -> None:
         """Leave a pipeline that cannot be built the DAG of its last revision that could."""
         latest = pipeline.status.latest_revision.name
@@ -131,7 +141,7 @@ class PipelineController:
         status = pipeline.status
         status.latest_revision.namespace, status.latest_revision.name = key.namespace, revision
         registered = {
-            "dag_id": dag_id(key.namespace, key.name),
+            "dag_id": dag_of_pipeline(pipeline),
             "template": workflow.template,
             "revision": revision,
             "params_schema": {name: schema for name, schema in schemas.items() if name != HIDDEN_PARAM},
@@ -147,10 +157,11 @@ class PipelineController:
         await self._platform.resources.update_status(pipeline)
 
     async def _remove(self, key: Key, pipeline: Any) -> None:
-        if self._platform.manifests.remove_pipeline(key.namespace, key.name):
-            await self._platform.reparse(key.namespace)
-        await self._platform.forget_dag(dag_id(key.namespace, key.name))
-        await self._forget_revisions(key)
+        if not plain_dag(pipeline):
+            if self._platform.manifests.remove_pipeline(key.namespace, key.name):
+                await self._platform.reparse(key.namespace)
+            await self._platform.forget_dag(dag_id(key.namespace, key.name))
+            await self._forget_revisions(key)
         await self._platform.resources.set_finalizer(pipeline, FINALIZER, present=False)
 
     async def _forget_revisions(self, key: Key) -> None:

@@ -15,6 +15,7 @@ from api.controllers import pending
 from api.controllers.attempts import begin_again, in_airflow
 from api.controllers.conditions import set_condition
 from api.controllers.edits import ended_steps, in_somebodys_name, is_marked_failed, marked_steps, say_changed
+from api.controllers.plain_dags import PlainDags
 from api.controllers.platform import Platform
 from api.controllers.resumes import CannotResume, Resumes
 from api.controllers.retries import Retries, is_due, is_wished
@@ -24,7 +25,7 @@ from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import Resource
-from api.pipeline_dags import OF_REVISION, dag_id, dag_of, has_own_dag
+from api.pipeline_dags import OF_REVISION, dag_of, dag_of_pipeline, has_own_dag
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
 from api.store.values import PENDING as UNSEEN
@@ -61,6 +62,7 @@ class PipelineRunController:
         self._retries = Retries(platform)
         self._resumes = Resumes(platform)
         self.dags = RunDags(platform)
+        self.plain = PlainDags(platform)
         # Of the runs that have not ended; those that have are found by what their DAG run says.
         self._keys: dict[tuple[str, str], Key] = {}
         self._changed: set[Key] = set()
@@ -87,7 +89,7 @@ class PipelineRunController:
         """A pipeline that becomes ready lets its waiting runs begin."""
         if change.key.kind != "Pipeline":
             return ()
-        name = dag_id(change.key.namespace, change.key.name)
+        name = dag_of_pipeline(change.resource)
         return [known for (dag, _), known in self._keys.items() if dag == name or dag.startswith(name + OF_REVISION)]
 
     def key_of_run(self, dag_id: str, dag_run_id: str) -> Key | None:
@@ -267,6 +269,8 @@ class PipelineRunController:
             return pipeline
         if pipeline.status.state == pipeline_pb2.PIPELINE_STATE_ERROR and is_built(pipeline):
             raise Unusable("PipelineError", pipeline.status.error_message)
+        if dag_of_pipeline(pipeline) != dag_of(run):
+            raise Unusable("PipelineChanged", f"its pipeline is DAG {dag_of_pipeline(pipeline)} now: start it anew")
         ready = pipeline.status.state == pipeline_pb2.PIPELINE_STATE_READY and is_built(pipeline)
         return pipeline if ready else None
 

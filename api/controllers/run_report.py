@@ -28,6 +28,7 @@ from api.controllers.steps import (
 from api.controllers.tries import add_earlier_tries, say_why_skipped
 from api.controllers.waiting import Waiting
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+from api.plain_dags import DAG_ANNOTATION, bounded
 from api.workflows import STEPS_TYPE, content
 
 STATES = {
@@ -137,14 +138,20 @@ class RunReport:
             await say_why_skipped(self._airflow, observed, task, step)
         if task.start is None or task.state is None:
             return step
-        _fill(step.input, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs"))
+        shown = bounded if DAG_ANNOTATION in run.metadata.annotations else _as_it_is
+        _fill(step.input, shown(await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs")))
         if task.state == "success":
-            _fill(step.output, await self._airflow.xcom(observed.dag_id, observed.run_id, task, "return_value"))
+            given = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "return_value")
+            _fill(step.output, shown(given))
             await say_why_skipped(self._airflow, observed, task, step)
         elif task.state == "failed":
             verdict = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "verdict")
             step.message = str(verdict.get("message", "")) if isinstance(verdict, dict) else ""
         return step
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _first_killed(steps: Sequence[Any]) -> Any | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from api.errors import NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import trigger_run_pb2
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
-from api.pipeline_dags import dag_id, pipeline_manifest
+from api.pipeline_dags import dag_id, pipeline_manifest, plain_dag
 from api.plans.fields import flat
 from api.revisions import content_of, name_of, revision_id
 from api.store.base import Criterion, Group, Key, Operator, Page, Query
@@ -109,7 +109,8 @@ class State:
         if note:
             found.notes[dag] = note
         await self._triggers(key, pipeline, name if stands else "", found)
-        if built is None:
+        if built is None or plain_dag(pipeline):
+            # Of a plain DAG nothing is built.
             return []
         manifest = await self._manifest(*built)
         found.items[dag] = told(manifest)

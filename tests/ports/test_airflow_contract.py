@@ -153,6 +153,23 @@ async def test_dags_are_found_by_all_of_their_tags(subject: Subject) -> None:
     assert [dag.dag_id for dag in await subject.airflow.dags(tags=["contract", "spec:1"])] == ["contract.quick"]
 
 
+async def test_dags_are_found_by_the_beginning_of_a_tag(subject: Subject) -> None:
+    """A plain DAG is found by its tag, and known by its version, its file and when that was read."""
+    airflow = subject.airflow
+    assert [tag for tag in await airflow.tags("spec:") if tag.startswith("spec:")] == ["spec:1"]
+    assert await airflow.tags("no-such-tag") == []
+    found = await airflow.dags(["spec:1", "no-such-tag"], match="any")
+    assert [dag.dag_id for dag in found] == ["contract.quick"]
+    assert found[0].file.endswith(".py")
+    assert found[0].parsed is not None
+    assert not found[0].unreadable
+    version = await airflow.version("contract.quick")
+    assert version.number >= 1
+    assert version.bundle
+    with pytest.raises(NotFound):
+        await airflow.version("contract.none")
+
+
 async def test_asking_twice_to_parse_a_file_is_no_error(subject: Subject) -> None:
     token = (await subject.airflow.dag("contract.quick")).file_token
     await subject.airflow.reparse(token)

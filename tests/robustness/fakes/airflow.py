@@ -69,6 +69,14 @@ class FakeAirflow(Again):
         )
         return self.dags[dag_id]
 
+    def plain(self, dag_id: str, *tags: str, tasks: Sequence[str] = ("first", "second"), **schemas: Any) -> FakeDag:
+        """Read the DAG file of somebody who knows Airflow; reading it again is another version."""
+        known = self.dags.get(dag_id)
+        made = FakeDag(dag_id, f"{dag_id}.py", tags, dict(schemas), tuple(tasks), owners=("team",), description="plain")
+        made.version = known.version + 1 if known else 1
+        self.dags[dag_id] = made
+        return made
+
     def expire_tokens(self) -> None:
         """Refuse every token given so far."""
         self._tokens += 1
@@ -185,6 +193,8 @@ class FakeAirflow(Again):
         run = "/dags/{dag}/dagRuns/{run}"
         table: Sequence[tuple[str, str, Callable[[Request, Any], Any]]] = [
             ("GET", "/dags", self._list_dags),
+            ("GET", "/dagTags", self._list_tags),
+            ("GET", "/dags/{dag}/dagVersions", self._list_versions),
             ("GET", "/dags/{dag}/details", lambda request, _: self._dag_json(self._dag(request), details=True)),
             ("PATCH", "/dags/{dag}", self._patch_dag),
             ("DELETE", "/dags/{dag}", self._delete_dag),
@@ -256,12 +266,29 @@ class FakeAirflow(Again):
             "tags": [{"name": tag, "dag_id": dag.dag_id} for tag in sorted(dag.tags)],
             "file_token": f"signed.{dag.file}".replace("/", "|"),
             "max_active_runs": dag.max_active_runs,
+            "relative_fileloc": dag.file,
+            "owners": list(dag.owners),
+            "last_parsed_time": dag.parsed.isoformat(),
+            "has_import_errors": dag.unreadable,
         } | ({"params": params} if details else {})
 
     def _list_dags(self, request: Request, _: Any) -> dict[str, Any]:
         wanted = set(request.query_params.getlist("tags"))
-        found = [dag for dag in self.dags.values() if wanted <= set(dag.tags) and not dag.is_stale]
+        some = request.query_params.get("tags_match_mode") == "any"
+        found = [dag for dag in self.dags.values() if not dag.is_stale]
+        found = [dag for dag in found if (wanted & set(dag.tags) if some else wanted <= set(dag.tags))]
         return page(request, "dags", [self._dag_json(dag) for dag in found])
+
+    def _list_tags(self, request: Request, _: Any) -> dict[str, Any]:
+        # Airflow leaves what is neither letter nor digit off the end of a prefix.
+        prefix = re.sub(r"[^A-Za-z0-9]+$", "", request.query_params["tag_name_prefix_pattern"])
+        found = {tag for dag in self.dags.values() if not dag.is_stale for tag in dag.tags if tag.startswith(prefix)}
+        return page(request, "tags", sorted(found))
+
+    def _list_versions(self, request: Request, _: Any) -> dict[str, Any]:
+        dag = self._dag(request)
+        told = {"bundle_name": "own", "bundle_version": None}
+        return page(request, "dag_versions", [{"version_number": n, **told} for n in range(dag.version, 0, -1)])
 
     def _patch_dag(self, request: Request, body: Any) -> dict[str, Any]:
         dag = self._dag(request)

@@ -56,6 +56,7 @@ class FakeDag:
     """One parsed DAG.  `schemas`: JSON Schema by parameter; `tasks`: ids in order.
 
     follows: which tasks come right after each; None: each comes after the one before.
+    version, parsed: which state of it this is, and when its file was read; unreadable: whether that failed.
     """
 
     dag_id: str
@@ -68,6 +69,10 @@ class FakeDag:
     description: str | None = None
     max_active_runs: int = 16
     follows: Mapping[str, tuple[str, ...]] | None = None
+    owners: tuple[str, ...] = ()
+    version: int = 1
+    parsed: datetime = field(default_factory=lambda: datetime.now(UTC))
+    unreadable: bool = False
 
     def after(self, task: str) -> tuple[str, ...]:
         """Return the tasks that come right after one."""
@@ -90,7 +95,7 @@ def conf_faults(dag: FakeDag, conf: Mapping[str, Any]) -> str:
     return ""
 
 
-def page(request: Request, key: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+def page(request: Request, key: str, found: list[Any]) -> dict[str, Any]:
     offset, limit = int(request.query_params.get("offset", "0")), int(request.query_params.get("limit", "50"))
     return {key: found[offset : offset + min(limit, PAGE)], "total_entries": len(found)}
 

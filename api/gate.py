@@ -9,6 +9,9 @@ A queue is served from its front; once its front has waited for long, from its b
 carried out, some are refused whatever is done, and in order of coming each of the others would have waited as long as
 one can: from the back, whoever is let in comes soon, and whoever is refused is refused all the same.
 
+A call that moves many bytes costs others more than its turn: copying and sending them goes on when it has ended.  While
+others share the server it keeps its place for the time that its bytes take at a given pace, as lists of Kubernetes do.
+
 A request is read in its turn, so that those who wait hold no memory; one whose bytes come slowly gives its turn away
 until they are there.  Sources of the ideas: Kubernetes' API Priority and Fairness; B. Maurer, "Fail at Scale" (ACM
 Queue 13, 2015), on queues served last in, first out.  Knows no transport and no operation.
@@ -44,6 +47,9 @@ FORGET_S = 1.0
 MOST_KNOWN = 10_000
 # So long after two callers called in turn they are taken to share the server.
 SHARED_S = 1.0
+# While they do, the bytes a second of each place, and what is no more than this many costs nothing beside its turn.
+SHARED_BYTES_S = 32e6
+FREE_BYTES = 65_536
 # Those who came together are not refused together: each waits a part of the longest time, at least this one.
 LEAST_WAIT = 0.5
 # A queue whose front has waited for this part of the longest time is served from its back.
@@ -227,10 +233,16 @@ class Gate:
                 self._running += 1
                 caller.running += 1
 
-    def leave(self, caller: Caller) -> None:
-        """End a call that was let in."""
+    def leave(self, caller: Caller, carried: int = 0) -> None:
+        """End a call that was let in.  carried: bytes of its request and its answer."""
         if caller is self._exempt:
             return
+        if carried > FREE_BYTES and self._is_shared():
+            asyncio.get_running_loop().call_later(carried / SHARED_BYTES_S, self._give_place, caller)
+        else:
+            self._give_place(caller)
+
+    def _give_place(self, caller: Caller) -> None:
         self._running -= 1
         caller.running -= 1
         if caller.waiters:
@@ -258,7 +270,10 @@ class Gate:
 
     def _share_now(self) -> int:
         """Return how many calls of one caller are carried out at once."""
-        return self._share if self._clock() - self._shared_at < SHARED_S else self._share_alone
+        return self._share if self._is_shared() else self._share_alone
+
+    def _is_shared(self) -> bool:
+        return self._clock() - self._shared_at < SHARED_S
 
     def _line_up(self, caller: Caller) -> None:
         """Give a caller a turn, behind all others, if it could use one."""

@@ -71,7 +71,7 @@ class Gateway:
         target = Target()
         call: Call | None = None
         method = str(scope["method"])
-        gate, passed = self._entrance.gate, None
+        gate, turn = self._entrance.gate, None
         try:
             headers = guard.checked(scope["headers"], self._hosts)
             query = Parameters(scope.get("query_string", b""))
@@ -81,8 +81,9 @@ class Gateway:
             call = await self._enter(call, headers, scope, target, method)
             passed = gate.enter(call.principal) or await gate.wait(call.principal)
             read = "GET" if method == "HEAD" else method
-            taken = _in_turn(gate, passed, receive)
-            done = await self._answer(Exchange(call, read, path, query, headers, taken), target)
+            turn = _Turn(gate, passed, receive)
+            done = await self._answer(Exchange(call, read, path, query, headers, turn.receive), target)
+            turn.carried += len(done.body)
         except Gone:
             return
         except ApiError as error:
@@ -94,8 +95,8 @@ class Gateway:
             hidden = ApiError("internal error: quote the request id when you report it")
             done = status.refusal(hidden, call.request_id, target.kind, target.name)
         finally:
-            if passed is not None:
-                gate.leave(passed)
+            if turn is not None:
+                gate.leave(turn.passed, turn.carried)
         for text in call.warnings:
             done.warn(text)
         try:
@@ -174,16 +175,22 @@ def _call(headers: Sequence[tuple[str, str]], query: Parameters) -> Call:
     return named(sent.get("x-request-id"), source="http", force=force, timeout_s=query.duration_s("timeout"))
 
 
-def _in_turn(gate: Gate, passed: Caller, receive: Receive) -> Receive:
-    """Return what receives a request for a call that must not hold its turn while nothing comes."""
-    began: float | None = None
+class _Turn:
+    """The turn of a call, which it must not hold while nothing of its request comes.  carried: bytes that it moved."""
 
-    async def taken() -> MutableMapping[str, Any]:
-        nonlocal began
-        began = began or asyncio.get_running_loop().time()
-        return await gate.read(passed, receive(), began)
+    def __init__(self, gate: Gate, passed: Caller, receive: Receive) -> None:
+        self.passed = passed
+        self.carried = 0
+        self._gate = gate
+        self._receive = receive
+        self._began: float | None = None
 
-    return taken
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next part of the request."""
+        self._began = self._began or asyncio.get_running_loop().time()
+        message = await self._gate.read(self.passed, self._receive(), self._began)
+        self.carried += len(message.get("body", b""))
+        return message
 
 
 def _segments(scope: Scope) -> list[str]:

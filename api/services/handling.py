@@ -78,11 +78,12 @@ def endpoint(
         began_s = time.monotonic()
         headers = [(name, value) for name, value in context.invocation_metadata() or () if isinstance(value, str)]
         call = call_of(headers, context.time_remaining())
-        code, passed = "OK", None
+        code, passed, carried = "OK", None, 0
         try:
             call = await enter(call, headers, context)
             passed = gate.enter(call.principal) or await gate.wait(call.principal)
             raw = await gate.read(passed, context.read())
+            carried = len(raw) if isinstance(raw, bytes) else 0
             if lasts:
                 gate.leave(passed)
                 passed = None
@@ -92,6 +93,7 @@ def endpoint(
                 await unread(call, error)
                 raise
             answer = await work(call, request, context)
+            carried += len(answer or b"")
             if call.warnings:
                 context.set_trailing_metadata(warnings_of(call))
             return answer
@@ -107,7 +109,7 @@ def endpoint(
             await abort(context, ApiError("internal error: quote the request id when you report it"), call.request_id)
         finally:
             if passed is not None:
-                gate.leave(passed)
+                gate.leave(passed, carried)
             CALLS.note(path, code, began_s, call.request_id)
         raise AssertionError("abort returns never")
 

@@ -15,7 +15,16 @@ import pytest
 from api.calls import SYSTEM, Principal
 from api.config import ConfigurationError, load
 from api.errors import DeadlineExceeded
-from api.gate import LONGEST_HOLD_S, LONGEST_RETRY_S, PATIENCE_S, Caller, Gate, Overloaded
+from api.gate import (
+    FREE_BYTES,
+    LONGEST_HOLD_S,
+    LONGEST_RETRY_S,
+    PATIENCE_S,
+    SHARED_BYTES_S,
+    Caller,
+    Gate,
+    Overloaded,
+)
 from api.limits import BOUNDS, LimitsConfig
 from api.pace import AT_ONCE
 from api.strangers import BURST_S, HOLD_S, MOST_HELD, Strangers, address
@@ -116,6 +125,43 @@ def test_one_caller_alone_has_more_at_once_than_one_among_others() -> None:
         assert await crowd.unused()
 
     in_virtual_time(shared)
+
+
+def test_calls_that_move_many_bytes_leave_room_for_others_and_for_nobody_else() -> None:
+    async def carried_in_a_second(loop: asyncio.AbstractEventLoop, crowd: Crowd, carried: int) -> int:
+        count, until = 0, loop.time() + 1
+
+        async def moves() -> None:
+            nonlocal count
+            while loop.time() < until:
+                passed = await crowd.passed(ALICE)
+                await asyncio.sleep(TAKES_S)
+                crowd.gate.leave(passed, carried)
+                count += carried if loop.time() < until else 0
+
+        await asyncio.gather(*(moves() for _ in range(6)))
+        await asyncio.sleep(1)
+        return count
+
+    async def heavy(loop: asyncio.AbstractEventLoop) -> None:
+        crowd = Crowd(loop, calls=20, calls_per_caller=6, calls_shared=2, wait_s=30)
+        alone = await carried_in_a_second(loop, crowd, 3_000_000)
+        assert alone == pytest.approx(6 * 3_000_000 / TAKES_S, rel=0.1)
+        others = asyncio.ensure_future(comes_again(crowd))
+        await asyncio.sleep(0.5)
+        heavy, light = [await carried_in_a_second(loop, crowd, size) for size in (3_000_000, FREE_BYTES)]
+        others.cancel()
+        assert heavy == pytest.approx(2 * SHARED_BYTES_S * 0.9, rel=0.2)
+        assert light == pytest.approx(2 * FREE_BYTES / TAKES_S, rel=0.1)
+        await asyncio.sleep(2)
+        assert await crowd.unused()
+
+    async def comes_again(crowd: Crowd) -> None:
+        while True:
+            await crowd.call(BOB)
+            await asyncio.sleep(0.1)
+
+    in_virtual_time(heavy)
 
 
 def test_those_who_came_together_are_not_refused_together() -> None:

@@ -70,9 +70,10 @@ GRACE_S = 3.0
 # Servers that share the gRPC port, and so many connections at least behind each.
 DOORS = 16
 LEAST_BEHIND_A_DOOR = 50
-# A look at all objects takes a quarter of a second when ten thousand connections are open, and nobody is served in it.
-# What becomes unreachable together is mostly young.
-COLLECT_AFTER = (20_000, 20, 20)
+# Nobody is served while Python looks for cycles: a look at all objects takes a quarter of a second when ten thousand
+# connections are open, one at the hundred thousands that were made in a second of a flood as long.  Many small looks.
+COLLECT_AFTER = (1_000, 10, 1_000)
+
 
 log = logging.getLogger("api.server")
 

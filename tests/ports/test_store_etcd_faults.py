@@ -1,75 +1,34 @@
-"""What the store on etcd keeps when etcd is killed, when answers are lost and when a member is cut off from others."""
+"""What the store on etcd keeps when etcd dies, when answers are lost and when a member is cut off from others."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.errors import Conflict, Unavailable
-from api.kinds import kinds
-from api.store.base import Change, ChangeType, Key, Preconditions, Query, Write
-from api.store.etcd import FAULTY_ETCD, EtcdStore, open_etcd
-from tests.etcd_servers import EtcdServer, etcd_server, installed_release
+from api.store.base import ChangeType, Key, Preconditions, Query, Write
+from api.store.etcd import EtcdStore
+from tests.etcd_servers import EtcdServer, etcd_server
 from tests.free_ports import free_ports
+from tests.ports.etcd_stores import KIND, PROJECT, family, logged, opened
 from tests.robustness.faults.freeze import frozen
 from tests.robustness.faults.proxy import GOOD, Fault, Proxy
-from tests.robustness.results import told
-
-KIND, PROJECT = "ModelFamily", "shop"
-WRITERS = 4
-
-
-def family(name: str, text: str = "") -> Any:
-    made = kinds()[KIND].new(PROJECT, name)
-    made.metadata.uid = str(uuid.uuid4())
-    made.spec.description = text
-    return made
-
-
-@contextlib.asynccontextmanager
-async def opened(*urls: str, patience_s: float = 5.0) -> AsyncIterator[Sequence[EtcdStore]]:
-    stores = [await open_etcd(url, patience_s=patience_s) for url in urls]
-    try:
-        yield stores
-    finally:
-        for store in stores:
-            await store.close()
-
-
-async def log(store: EtcdStore, since: int = 0) -> list[Change]:
-    """Return the whole record of changes."""
-    found: list[Change] = []
-    until = await store.revision()
-    if until == since:
-        return found
-    changes = store.watch([KIND], since)
-    async with asyncio.timeout(30):
-        async for change in changes:
-            found.append(change)
-            if change.revision >= until:
-                break
-    await changes.aclose()  # type: ignore[attr-defined]
-    return found
-
 
 # --- writers at once
 
 
 async def test_eight_writers_of_one_object_lose_no_update(etcd_url: str) -> None:
     async with opened(*[etcd_url] * 4) as stores:
-        await stores[0].create(Write(family("counter", "0")))
+        await stores[0].create(Write(family("counter", text="0")))
 
         async def count(store: EtcdStore) -> None:
             done = 0
@@ -88,7 +47,7 @@ async def test_eight_writers_of_one_object_lose_no_update(etcd_url: str) -> None
 
 async def test_a_read_that_begins_after_a_write_was_answered_sees_it(etcd_url: str) -> None:
     async with opened(etcd_url, etcd_url) as (writer, reader):
-        item = await writer.create(Write(family("one", "0")))
+        item = await writer.create(Write(family("one", text="0")))
         for number in range(200):
             item.spec.description = str(number)
             item = await writer.update(Write(item, item.metadata.resourceVersion))
@@ -151,7 +110,7 @@ async def test_a_write_whose_answer_is_lost_is_done_once_and_answered(etcd: Etcd
             for item in made[20:40]:
                 await store.delete(Key(KIND, PROJECT, item.metadata.name), Preconditions())
             proxy.choose = lambda: GOOD
-            changes = await log(store)
+            changes = await logged(store)
             cuts = proxy.cuts
         assert [change.revision for change in changes] == list(range(1, 101))
         assert [change.type for change in changes] == (
@@ -166,7 +125,7 @@ async def test_two_writers_over_a_bad_line_lose_no_update(etcd: EtcdServer) -> N
         root = etcd.url().rsplit("/", 1)[1]
         url = f"etcd://{proxy.address}/{root}"
         async with opened(url, url, patience_s=30.0) as stores:
-            await stores[0].create(Write(family("counter", "0")))
+            await stores[0].create(Write(family("counter", text="0")))
             # Some answers are lost, and with connections that die early some requests too.
             proxy.choose = lambda: Fault(cut_after=pick.choice((150, 400, 900, 2000)), reset=True)
             proxy.cut_all()
@@ -206,113 +165,6 @@ async def test_a_cluster_that_answers_nothing_is_unavailable_and_comes_back(etcd
             await store.create(Write(family("two")))
             names = [item.metadata.name for item in (await store.list(KIND, Query())).items]
             assert names in (["two"], ["one", "two"])
-
-
-# --- kill -9
-
-
-@dataclass
-class Book:
-    """What one writer knows of its names: the last answer, and what a call without an answer may have left."""
-
-    sure: dict[str, str | None] = field(default_factory=dict)
-    open: dict[str, str | None] = field(default_factory=dict)
-    acknowledged: int = 0
-
-    def allows(self, name: str, found: str | None) -> bool:
-        return found == self.sure.get(name) or (name in self.open and found == self.open[name])
-
-
-async def scribble(store: EtcdStore, number: int, book: Book, pick: random.Random) -> None:
-    """Create, change and delete names until etcd is gone."""
-    versions: dict[str, str] = {}
-    with contextlib.suppress(Unavailable):
-        for item in (await store.list(KIND, Query(namespace=PROJECT))).items:
-            versions[item.metadata.name] = item.metadata.resourceVersion
-        for turn in itertools.count():
-            name, text = f"w{number}-{pick.randrange(12)}", f"{turn} {pick.random()} " + "x" * pick.randrange(2000)
-            remove = name in versions and pick.random() < 0.2
-            book.open = {name: None if remove else text}
-            if remove:
-                await store.delete(Key(KIND, PROJECT, name), Preconditions())
-                del versions[name]
-            elif name in versions:
-                item = await store.update(Write(family(name, text), versions[name]))
-                versions[name] = item.metadata.resourceVersion
-            else:
-                versions[name] = (await store.create(Write(family(name, text)))).metadata.resourceVersion
-            book.sure[name], book.open = book.open[name], {}
-            book.acknowledged += 1
-
-
-async def compare(store: EtcdStore, books: Sequence[Book]) -> None:
-    """Hold what is stored against what was acknowledged, and against the record of changes."""
-    found = {item.metadata.name: item for item in (await store.list(KIND, Query())).items}
-    for number, book in enumerate(books):
-        for name in {*book.sure, *book.open}:
-            text = found[name].spec.description if name in found else None
-            assert book.allows(name, text), f"{name}: {text} but {book.sure.get(name)} or {book.open}"
-            book.sure[name] = text
-        book.open = {}
-        assert {name for name in found if name.startswith(f"w{number}-")} <= set(book.sure)
-    replayed: dict[str, Any] = {}
-    changes = await log(store)
-    assert [change.revision for change in changes] == list(range(1, await store.revision() + 1))
-    for change in changes:
-        replayed[change.key.name] = change.resource
-        if change.type is ChangeType.DELETED:
-            del replayed[change.key.name]
-    assert replayed == found
-
-
-async def killed(kills: int, seed: int) -> int:
-    """Kill etcd under four writers and return how many writes were acknowledged."""
-    pick, books = random.Random(seed), [Book() for _ in range(WRITERS)]
-    with etcd_server() as server:
-        url = server.url()
-        for life in range(kills):
-            async with opened(url, url, patience_s=0.5) as stores:
-                writing = [
-                    asyncio.create_task(scribble(stores[n % 2], n, book, random.Random(f"{seed}-{life}-{n}")))
-                    for n, book in enumerate(books)
-                ]
-                await asyncio.sleep(pick.uniform(0.05, 0.6))
-                await asyncio.to_thread(server.kill)
-                await asyncio.gather(*writing)
-            await asyncio.to_thread(server.start)
-            async with opened(url) as (store,):
-                await compare(store, books)
-    return sum(book.acknowledged for book in books)
-
-
-@contextlib.contextmanager
-def excused() -> Iterator[None]:
-    """Let a release of etcd lose data when it is killed if it is known for that: 3.5.0 to 3.5.2.  No other one may."""
-    try:
-        yield
-    except AssertionError as error:
-        release = installed_release()
-        if FAULTY_ETCD[0] <= release < FAULTY_ETCD[1]:
-            pytest.xfail(f"etcd {'.'.join(map(str, release))} lost what it had acknowledged: {str(error)[:200]}")
-        raise
-
-
-async def test_every_acknowledged_write_survives_kill_9_of_etcd() -> None:
-    with excused():
-        assert await killed(4, seed=20261121) > 4 * WRITERS
-
-
-@pytest.mark.robustness
-async def test_every_acknowledged_write_survives_a_hundred_kills_of_etcd() -> None:
-    acknowledged = await killed(100, seed=3)
-    told(
-        "G1",
-        "acknowledged writes survive kill -9 of etcd",
-        store="etcd",
-        trials=100,
-        figures=f"{acknowledged:,} acknowledged",
-    )
-    assert acknowledged > 100 * WRITERS
 
 
 # --- three members

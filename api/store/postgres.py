@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from api.errors import ApiError, FailedPrecondition, Unavailable
 from api.store import opening, postgres_probe, sql
+from api.store.bell import Place
 from api.store.database import Database
 from api.store.postgres_link import Link, PostgresDatabase, connect, outcome_unknown, refusal
 from api.store.sqlstore import WINDOW, WINDOW_S, Read, SqlStore
@@ -89,7 +90,7 @@ class Session:
             raise LostError(told, alone=False) from error
         return told
 
-    def tidy(self, db: Database) -> bool:
+    def tidy(self, db: Database) -> tuple[bool, int]:
         """Forget old changes and answers."""
         try:
             return sql.tidy(db, self._window, self._window_s)
@@ -155,11 +156,11 @@ class PostgresStore(SqlStore):
         except psycopg.Error as error:
             raise refusal(error) from error
 
-    async def _news(self, count: int) -> None:
+    async def _news(self, place: Place) -> None:
         if self._listener is None:
             self._listener = threading.Thread(target=self._listen, name="store-listener", daemon=True)
             self._listener.start()
-        await self._bell.after(count, POLL_S)
+        await self._bell.after(place, POLL_S)
 
     def _listen(self) -> None:
         """Ring when another server has written, until the store is closed."""

@@ -52,8 +52,7 @@ def changed_since(db: Database, kinds: Collection[str], since: int) -> bool:
     inside, bound = db.dialect.among("kind", "text", sorted(kinds))
     statement = f"SELECT 1 FROM change WHERE {inside} AND revision > ? LIMIT 1"  # noqa: S608
     changed = db.execute(statement, (*bound, since)).fetchone() is not None
-    (compacted,) = db.execute("SELECT compacted FROM counter").fetchone()
-    return changed or since < compacted
+    return changed or since < compacted(db)
 
 
 def insert(db: Database, key: Key, resource: Resource, raw: bytes, fields: Mapping[str, Scalar]) -> None:
@@ -151,14 +150,23 @@ def log(db: Database, revision: int, change: ChangeType, key: Key, raw: bytes, p
 
 def changes(db: Database, since: int, limit: int) -> tuple[int, list[Any]]:
     """Return the newest compacted revision and the changes after `since`, oldest first."""
-    rows = db.execute(
+    rows = logged(db, since, limit)
+    # After the rows: what is compacted in between makes them expire, never miss some of them.
+    return compacted(db), rows
+
+
+def logged(db: Database, since: int, limit: int) -> list[Any]:
+    """Return changes after a revision, oldest first, whatever is compacted."""
+    return db.execute(
         "SELECT revision, kind, namespace, name, type, body, previous FROM change"
         " WHERE revision > ? ORDER BY revision LIMIT ?",
         (since, limit),
     ).fetchall()
-    # After the rows: what is compacted in between makes them expire, never miss some of them.
-    (compacted,) = db.execute("SELECT compacted FROM counter").fetchone()
-    return int(compacted), rows
+
+
+def compacted(db: Database) -> int:
+    """Return the newest revision whose change is no longer kept."""
+    return int(db.execute("SELECT compacted FROM counter").fetchone()[0])
 
 
 def compact(db: Database, window: int, before: float) -> bool:
@@ -184,11 +192,14 @@ def forget_requests(db: Database, before: float) -> bool:
     return len(rows) == STEP
 
 
-def tidy(db: Database, window: int, window_s: float) -> bool:
-    """Forget some old changes and some answers that were kept long enough; whether there may be more."""
+def tidy(db: Database, window: int, window_s: float) -> tuple[bool, int]:
+    """Forget some old changes and some answers that were kept long enough.
+
+    Returns whether there may be more, and the newest revision whose change is forgotten.
+    """
     now = time.time()
     changes = compact(db, window, now - window_s)
-    return forget_requests(db, now - REQUESTS_KEPT_S) or changes
+    return forget_requests(db, now - REQUESTS_KEPT_S) or changes, compacted(db)
 
 
 def dependents(db: Database, uid: str) -> list[Key]:

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from api.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from api.store import opening, sql
+from api.store.bell import Place
 from api.store.database import SQLITE, Bound, Database, Dialect, Rows
 from api.store.filesystem import refuse_network
 from api.store.sqlstore import WINDOW, WINDOW_S, Read, SqlStore
@@ -121,7 +122,7 @@ class Session:
             raise LostError(told, alone=True) from error
         return told
 
-    def tidy(self, db: Database) -> bool:
+    def tidy(self, db: Database) -> tuple[bool, int]:
         """Forget old changes and answers."""
         try:
             return sql.tidy(db, self._window, self._window_s)
@@ -208,8 +209,8 @@ class SqliteStore(SqlStore):
                 return await self._read(work)
             raise refusal(self._path, error) from error
 
-    async def _news(self, count: int) -> None:
-        while not self._closed and not await self._bell.after(count, POLL_S):
+    async def _news(self, place: Place) -> None:
+        while not self._closed and not await self._bell.after(place, POLL_S):
             if not self._closed and (found := self._newest()) > max(self._heard, self._writer.revision):
                 self._heard = found
                 self._bell.ring()

@@ -25,7 +25,7 @@ from api.store.base import (
     Trail,
     Write,
 )
-from api.store.bell import Bell
+from api.store.bell import Bell, Place, Row
 from api.store.database import Database
 from api.store.writer import Work
 
@@ -61,8 +61,8 @@ class SqlStore(abc.ABC):
         """Run one statement that changes a lease."""
 
     @abc.abstractmethod
-    async def _news(self, count: int) -> None:
-        """Return when there may be changes that were not there when the bell had rung `count` times."""
+    async def _news(self, place: Place) -> None:
+        """Return when there may be changes for a watcher that were not there when it looked."""
 
     @abc.abstractmethod
     async def close(self) -> None:
@@ -121,26 +121,23 @@ class SqlStore(abc.ABC):
 
     async def watch(self, kinds: Collection[str], since: int) -> AsyncIterator[Change]:
         """Yield every change of `kinds` after revision `since`, for ever."""
-        wanted = frozenset(kinds)
+        place = Place(kinds, since)
         while True:
-            rung = self._bell.count
-            try:
-                oldest, rows = await self._read(functools.partial(sql.changes, since=since, limit=WATCH_BATCH))
-            except Unavailable:
-                # Nothing is missed meanwhile: it goes on after the last change that was told.
-                await asyncio.sleep(AWAY_S)
-                continue
-            if since < oldest:
-                raise Expired(f"changes up to revision {oldest} are no longer kept: list again and watch from there")
-            for revision, kind, namespace, name, change, body, before in rows:
-                since = revision
-                if kind in wanted:
-                    resource = records.parse(kind, bytes(body))
-                    made = ChangeType(change)
-                    previous = records.parse(kind, bytes(before)) if made is ChangeType.MODIFIED and before else None
-                    yield Change(revision, made, Key(kind, namespace, name), resource, previous)
-            if len(rows) < WATCH_BATCH:
-                await self._news(rung)
+            rows, more = self._bell.news(place), False
+            if not rows:
+                try:
+                    rows = await self._read(functools.partial(_changes, since=place.since))
+                except Unavailable:
+                    # Nothing is missed meanwhile: it goes on after the last change that was told.
+                    await asyncio.sleep(AWAY_S)
+                    continue
+                more = len(rows) == WATCH_BATCH
+            for row in rows:
+                place.since = row[0]
+                if row[1] in place.wanted:
+                    yield _change(row)
+            if not more:
+                await self._news(place)
 
     async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
         """Take or renew a lease, by the one clock of all processes of the store."""
@@ -150,3 +147,18 @@ class SqlStore(abc.ABC):
     async def release(self, lease: Lease) -> None:
         """Give a lease back early."""
         await self._lease(lambda db: sql.drop_lease(db, lease.name, lease.holder, lease.epoch))
+
+
+def _changes(db: Database, since: int) -> Sequence[Row]:
+    """Return the changes after a revision, some at a time.  Raises Expired."""
+    oldest, rows = sql.changes(db, since, WATCH_BATCH)
+    if since < oldest:
+        raise Expired(f"changes up to revision {oldest} are no longer kept: list again and watch from there")
+    return rows
+
+
+def _change(row: Row) -> Change:
+    revision, kind, namespace, name, change, body, before = row
+    made = ChangeType(change)
+    previous = records.parse(kind, bytes(before)) if made is ChangeType.MODIFIED and before else None
+    return Change(revision, made, Key(kind, namespace, name), records.parse(kind, bytes(body)), previous)

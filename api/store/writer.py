@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from api import failpoints
 from api.errors import ApiError, FailedPrecondition
 from api.store import sql
-from api.store.bell import Bell
+from api.store.bell import Bell, Row
 from api.store.database import Database
 from api.store.records import NextRevision
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 Work = Callable[[Database, NextRevision], T]
 # After so many changes, old ones are looked for that nobody needs any more.
 TIDY_EVERY = 1000
+# Of a transaction with more changes, watchers read in the store.
+MOST_TOLD = 250
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ class Session(Protocol):
         """Return what a write is answered that failed inside a transaction.  Raises LostError if that is gone."""
         ...
 
-    def tidy(self, db: Database) -> bool:
-        """Forget some of what need not be kept; whether there may be more."""
+    def tidy(self, db: Database) -> tuple[bool, int]:
+        """Forget some of what need not be kept; whether there may be more, and up to which change it is forgotten."""
         ...
 
     def close(self) -> None:
@@ -124,6 +126,8 @@ class Writer:
         self._busy = self._closed = False
         self.revision = 0
         self._tidied = -1
+        # What was committed and is not told yet: the revision before it, the newest, and its changes.
+        self._untold: list[tuple[int, int, Sequence[Row]]] = []
 
     async def carry_out(self, work: Work[T]) -> T:
         """Run `work` in a transaction and return its result when it is committed."""
@@ -148,12 +152,15 @@ class Writer:
 
     def _run(self) -> None:
         while jobs := self._group():
-            before = self.revision
             self._carry_out(jobs)
             _answer(jobs)
-            if self.revision != before:
-                # After the answers: a watcher's look at what is new takes time from whoever waits for its write.
-                self._bell.ring()
+            # After the answers: what watchers do about it takes time from whoever waits for its write.
+            for before, now, rows in self._untold:
+                if len(rows) < MOST_TOLD:
+                    self._bell.publish(before, now, rows)
+                else:
+                    self._bell.ring()
+            self._untold.clear()
             while self.revision // TIDY_EVERY > self._tidied:
                 self._tidy()
                 if self._waiting:
@@ -188,6 +195,7 @@ class Writer:
                 if not self._one(db, job, count.following, savepoint=len(jobs) > 1):
                     count.now = before
             count.write()
+            rows = sql.logged(db, count.before, MOST_TOLD) if count.changed else ()
         except LostError:
             raise
         except Exception as error:
@@ -201,6 +209,7 @@ class Writer:
         if count.changed:
             self._tidied = count.before // TIDY_EVERY if self._tidied < 0 else self._tidied
             self.revision = count.now
+            self._untold.append((count.before, count.now, rows))
 
     def _one(self, db: Database, job: Job[Any], following: NextRevision, *, savepoint: bool) -> bool:
         """Carry out one write; whether it had an effect."""
@@ -223,7 +232,9 @@ class Writer:
     def _tidy(self) -> None:
         """Forget some of what need not be kept, in a transaction of its own."""
         try:
-            more = self._session.tidy(self._session.begin())
+            more, forgotten = self._session.tidy(self._session.begin())
+            # Before the commit: nobody is told a change that is said to be forgotten.
+            self._bell.forget(forgotten)
             self._session.commit(changed=False)
         except LostError as lost:
             self._session.rollback()

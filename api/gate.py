@@ -74,10 +74,14 @@ class Overloaded(ResourceExhausted):
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A call that waits.  turn: True when it came, False when it is to be refused; since_s: by the gate's clock."""
+    """A call that waits.  turn: True when it came, False when it is to be refused.  since_s, until_s: the gate's clock.
+
+    Refusals are paced: one whose time is over may be told so a little later, and is not let in any more.
+    """
 
     turn: asyncio.Future[bool]
     since_s: float
+    until_s: float
 
 
 class Caller:
@@ -162,12 +166,12 @@ class Gate:
         now = self._clock()
         if not caller.waiters:
             caller.stepped_at = now
-        waiter = Waiter(turn, now)
+        wait_s = self._limits.wait_s * (LEAST_WAIT + (1 - LEAST_WAIT) * self._chance())
+        waiter = Waiter(turn, now, now + wait_s)
         caller.waiters.append(waiter)
         self._waiting += 1
         self._line_up(caller)
         self._call_next()
-        wait_s = self._limits.wait_s * (LEAST_WAIT + (1 - LEAST_WAIT) * self._chance())
         self._pace.end(turn, wait_s)
         try:
             its_turn = await turn
@@ -297,10 +301,11 @@ class Gate:
 
     def _first_of(self, caller: Caller) -> Waiter | None:
         """Return which of a caller's calls is next, None if all of them are about to end."""
+        now = self._clock()
         first = next((one for one in caller.waiters if not one.turn.done()), None)
-        if first is None or self._clock() - first.since_s < LONG * self._limits.wait_s:
+        if first is None or now - first.since_s < LONG * self._limits.wait_s:
             return first
-        return next(one for one in reversed(caller.waiters) if not one.turn.done())
+        return next((one for one in reversed(caller.waiters) if not one.turn.done() and now < one.until_s), None)
 
     async def _refusal(self, caller: Caller, told: str, reason: str) -> Overloaded:
         """Return a refusal with the time after which all who wait or were refused would have had their turn."""

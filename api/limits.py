@@ -23,7 +23,7 @@ class LimitsConfig:
 
     calls: int = 32
     calls_per_caller: int = 16
-    calls_shared: int = 4
+    calls_shared: int = 2
     waiting: int = 2000
     waiting_per_caller: int = 500
     wait_s: float = 0.5

@@ -33,7 +33,7 @@ from tests.robustness.results import told
 from tests.security.secured import known, token_of
 
 CALLERS, CHANNELS, WATCHERS, SLOW = 500, 20, 20, 200
-WITNESSES = 10
+WITNESSES = 40
 IDLE = 10_000
 # Files that this test, the server and the process of idle connections need beside those.
 OTHER_FILES = 1_000
@@ -42,6 +42,7 @@ CALM_S = 20.0
 SETTLES_S = 3.0
 MOST_MIB = 600
 ACCEPTED_S = HEALTH_S = 1.0
+MOST_SLOWER = 2.0
 TAKEN = ("OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 OWNER = "secret-of-the-owner"
 HOST = "127.0.0.1"
@@ -151,7 +152,7 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
         port, http_port = server.config.api_port, server.config.api_http_port
         alice, bob = (token_of(user) for user in TENANTS.values())
         flood = Load("callers", HOST, port, "flood", alice, CALLERS, CHANNELS, LASTS_S, large=True, nice=5)
-        witness = replace(flood, count=WITNESSES, channels=2, large=False, nice=0)
+        witness = replace(flood, count=WITNESSES, channels=4, large=False, nice=0)
         calm = Load("callers", HOST, port, "calm", bob, 5, 2, CALM_S, pause_s=0.1)
         beside = [
             Load("idle", HOST, port, count=idle_connections(), ports=(port, http_port), nice=5),
@@ -191,7 +192,7 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
     assert looked.most_mib < MOST_MIB
     assert p99_s(looked.health) < HEALTH_S
     assert p99_s(witnessed.took) < ACCEPTED_S
-    assert p99_s(other.took) < ACCEPTED_S
+    assert ratio < MOST_SLOWER
     assert set(other.outcomes) == {"OK"}
     assert slow.closed > 0, "slow requests were not ended"
     assert watchers.events > 0

@@ -88,7 +88,14 @@ class Manifests:
         return _remove(self._manifests / project / f"{pipeline}.{trigger}.trigger.json")
 
     def _write(self, project: str, name: str, manifest: Mapping[str, Any]) -> bool:
-        return _replace(self._manifests / project / name, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        return _replace(self._manifests / project / name, json.dumps(_ordered(manifest), indent=1) + "\n")
+
+
+def _ordered(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest that is the same text each time.  A graph keeps its author's order: a form is filled in it."""
+    found = {name: value for name, value in manifest.items() if name != "graph"}
+    written: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))
+    return {**written, **({"graph": manifest["graph"]} if "graph" in manifest else {})}
 
 
 def _remove(path: Path) -> bool:

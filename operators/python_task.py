@@ -92,6 +92,7 @@ class PythonTaskOperator(JobOperator):
     """Runs the step of its name.  `entry`: of the instance of a step in a loop, from ItemsOperator."""
 
     template_fields: Sequence[str] = ()
+    custom_operator_name = "@task"
 
     def __init__(self, *, entry: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -190,6 +191,11 @@ class PythonTaskOperator(JobOperator):
             self._process.end()
         else:
             super().on_kill()
+
+    @property
+    def position(self) -> str:
+        """How pages name an instance: its place in its loops, as in `[1][0]`."""
+        return "".join(f"[{place}]" for place in self._index)
 
     def _output(self, reference: Mapping[str, str]) -> dict[str, Any]:
         return {**reference, **({"index": list(self._index)} if self._index else {})}

@@ -101,7 +101,7 @@ def fill(pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
     say(code.told(where, made))
     scope, packed = pipeline.metadata.namespace, made.packed
     manifest.uniflow_tar = code.store(scope, packed.data, packed.digest) if keep else code.place(scope, packed.digest)
-    text = json.dumps(made.graph, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(made.graph, separators=(",", ":"), ensure_ascii=False)
     manifest.content.Pack(typed(GRAPH_TYPE, {"graph": text}))
     pipeline.metadata.labels[TYPE_LABEL] = "UNIFLOW"
     reference, branch = code.commit(where)

@@ -44,6 +44,8 @@ RESYNCS_PER_S = 20.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
 ENDING_LOOKS_S = (0.1, 0.3, 1.0)
 ACTIVE = ("queued", "running")
+# Airflow takes no longer one.
+LONGEST_NOTE = 1000
 
 
 def run_id(run: Any) -> str:
@@ -250,7 +252,7 @@ class PipelineRunController:
         await self._platform.resources.update_status(run)
         try:
             failpoints.hit("trigger.before_post")
-            begun = await self._platform.airflow.trigger(name, run_id(run), conf, run.spec.description)
+            begun = await self._platform.airflow.trigger(name, run_id(run), conf, note_of(run))
             failpoints.hit("trigger.after_post")
             return begun
         except AlreadyExists:
@@ -323,3 +325,9 @@ def _owner(observed: DagRun) -> Mapping[str, Any]:
 def _is_ours(run: Any, observed: DagRun) -> bool:
     """Whether a DAG run was begun for this very PipelineRun, or is the one that it stands for."""
     return ADOPTED in run.metadata.annotations or _owner(observed).get("owner_uid") == run.metadata.uid
+
+
+def note_of(run: Any) -> str:
+    """Return what Airflow's page of a run's DAG run says beside its id: whose it is, and the run's description."""
+    name, described = f"PipelineRun {run.metadata.namespace}/{run.metadata.name}", run.spec.description
+    return (f"{name}: {described}" if described else name)[:LONGEST_NOTE]

@@ -71,7 +71,8 @@ class _Builder:
         return ItemsOperator(
             task_id=loop.name,
             trigger_rule=TriggerRule.NONE_FAILED,
-            task_group=self._group(loop.name.rpartition(".")[0]),
+            task_group=self._around(loop.name),
+            doc_md=f"Lists the items of `{loop.name.removesuffix('.items')}`; no step of the pipeline itself.",
         )
 
     def _step(self, step: Step) -> Any:
@@ -81,10 +82,17 @@ class _Builder:
             "retries": step.retries,
             "trigger_rule": TriggerRule.NONE_FAILED,
             "task_group": self._group(step.group),
+            "doc_md": _doc(step),
         }
         if not step.foreach:
             return PythonTaskOperator(**settings)
+        settings["map_index_template"] = "{{ task.position }}"
         return PythonTaskOperator.partial(**settings).expand(entry=self._tasks[step.foreach].output)
+
+    def _around(self, name: str) -> TaskGroup | None:
+        """Return the innermost task group that something of this dotted name stands in."""
+        group = name.rpartition(".")[0]
+        return (self._group(group) or self._around(group)) if group else None
 
     def _group(self, name: str) -> TaskGroup | None:
         """Return the task group of a sub-pipeline, with those around it; None for the pipeline itself."""
@@ -100,3 +108,10 @@ class _Builder:
                 parent_group=self._group(parent),
             )
         return self._groups[name]
+
+
+def _doc(step: Step) -> str:
+    source = step.source
+    where = f", {source['file']} line {source['line']}" if source.get("file") and source.get("line") else ""
+    asked = "".join(f", {name} {value}" for name, value in step.resources.items())
+    return f"Task `{step.task}`{where}; engine {step.engine}{asked}."

@@ -79,7 +79,7 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     settings: dict[str, Any] = {
         "tags": ["pipeline", manifest["type"].lower(), f"template:{manifest['template']}", *tags],
         "doc_md": _doc(manifest),
-        "description": manifest["description"] or None,
+        "description": _description(manifest) or None,
         "owner": manifest["owner"],
         "max_active_runs": manifest["max_active_runs"],
         "start_date": pendulum.datetime(2020, 1, 1),
@@ -101,10 +101,16 @@ def build(manifest: Mapping[str, Any]) -> DAG:
     return template_dag(manifest["template"], dag_id=name, values=values, **settings)
 
 
+def _description(manifest: Mapping[str, Any]) -> str:
+    """Return what a pipeline says of itself; one in Python without a description, the head of its docstring."""
+    doc = (manifest.get("graph") or {}).get("doc", "")
+    return str(manifest["description"] or " ".join(doc.partition("\n\n")[0].split()))
+
+
 def _doc(manifest: Mapping[str, Any]) -> str:
     owner = f"  \nOwner: {manifest['owner']}" if manifest["owner"] else ""
     name = manifest.get("pipeline", manifest["name"])
     return (
-        f"{manifest['description']}\n\nPipeline **{name}** of project **{manifest['project']}**, "
+        f"{_description(manifest)}\n\nPipeline **{name}** of project **{manifest['project']}**, "
         f"revision `{manifest['revision']}`, template `{manifest['template']}`.{owner}"
     )

@@ -1,7 +1,9 @@
 """Files that Airflow parses: whole, only written when they change, and never outside their folders."""
 
 import ast
+import json
 from pathlib import Path
+from typing import Any
 
 from api.config import Config
 from api.manifests import Manifests
@@ -20,6 +22,16 @@ def test_an_unchanged_manifest_is_not_written_again(tmp_path: Path) -> None:
     assert manifests.write_pipeline({**PIPELINE, "params": {"rows": 2}})
     assert path.stat().st_ino != before.st_ino, "it is replaced, not written over"
     assert [file.name for file in path.parent.iterdir()] == ["train.json"]
+
+
+def test_a_manifest_is_the_same_text_each_time_and_its_graph_as_its_author_wrote_it(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, projects_root=tmp_path)
+    manifests = Manifests(config)
+    graph: dict[str, Any] = {"params": {"properties": {"rows": {}, "date": {}, "model": {}}}}
+    assert manifests.write_pipeline({**PIPELINE, "params": {"b": 1, "a": 2}, "graph": graph})
+    assert not manifests.write_pipeline({"graph": graph, **PIPELINE, "params": {"a": 2, "b": 1}})
+    written = json.loads((config.manifests_path / "flights" / "train.json").read_text())
+    assert list(written["graph"]["params"]["properties"]) == ["rows", "date", "model"]
 
 
 def test_a_project_file_is_python_that_names_its_project(tmp_path: Path) -> None:

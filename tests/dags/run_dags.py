@@ -16,8 +16,9 @@ from airflow.utils.session import create_session
 def ended(dag: Any, asked: dict[str, Any]) -> dict[str, Any]:
     moment = None if asked.get("manual") else parse(asked.get("at", "2026-03-10T03:00:00Z"))
     run = dag.test(logical_date=moment, run_conf=asked.get("conf") or {})
+    said = ("task_id", "map_index", "state", "try_number")
     tasks = [
-        {"task_id": ti.task_id, "map_index": ti.map_index, "state": ti.state, "try_number": ti.try_number}
+        {**{name: getattr(ti, name) for name in said}, "label": ti.rendered_map_index}
         for ti in run.get_task_instances()
     ]
     with create_session() as session:

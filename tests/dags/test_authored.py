@@ -158,6 +158,8 @@ def test_a_loop_within_a_loop_runs_every_instance_and_is_collected_in_order(ende
     assert [name for name in found if name.startswith("again")] == [f"again[{number}]" for number in range(6)]
     assert set(found.values()) == {"success"}
     assert value(home, runs["nested"], "all") == 6
+    labels = [task["label"] for task in runs["nested"]["tasks"] if task["task_id"] == "again"]
+    assert labels == ["[0][0]", "[1][0]", "[1][1]", "[2][0]", "[2][1]", "[2][2]"]
 
 
 def test_a_branch_that_is_not_taken_is_skipped_and_what_needs_it_too(ended: Any) -> None:
@@ -193,6 +195,39 @@ def test_the_parameters_are_a_form_with_defaults_and_what_is_required() -> None:
     assert fields["names"]["schema"]["items"] == {"type": "string"}
     assert fields["rows"]["value"] is None
     assert fields["rows"]["schema"] == {"type": "integer", "minimum": 1}
+
+
+def test_what_the_author_wrote_is_what_airflows_pages_say() -> None:
+    """The form has the order of the signature; the docstring describes the DAG; a task says where it is written."""
+    source = {"file": "flow.py", "line": 7}
+    pair = step("pair", "pair", inputs={"rate": {"param": "rate"}}, source=source, resources={"memory": "2Gi"})
+    found = graph(pair, doc="Find the\nbest pair.\n\nrate: how much")
+    dag = build(pipeline("told", template="python", graph=found, code="0" * 64))
+    assert [name for name in dag.params if name != "ma"] == ["rate", "names", "rows"]
+    assert dag.description == "Find the best pair."
+    assert str(dag.doc_md).startswith("Find the best pair.\n\nPipeline **told** of project **flights**")
+    assert dag.get_task("pair").doc_md == "Task `flow:pair`, flow.py line 7; engine local, memory 2Gi."
+    said = build(pipeline("told", template="python", graph=found, code="0" * 64, description="The team's own."))
+    assert said.description == "The team's own."
+
+
+def test_a_loop_within_a_loop_is_listed_in_the_group_of_the_outer_one() -> None:
+    loops = [
+        {"name": "of.items", "over": {"param": "names"}},
+        {"name": "of.each.items", "over": {"step": "of.rounds"}, "within": "of.items"},
+        {"name": "last.items", "over": {"param": "names"}},
+    ]
+    item = {"item": "of.items"}
+    found = graph(
+        step("of.rounds", "rounds", inputs={"name": item}, foreach="of.items", group="of"),
+        step("of.each", "same", inputs={"value": {"item": "of.each.items"}}, foreach="of.each.items", group="of"),
+        step("last", "same", inputs={"value": {"item": "last.items"}}, foreach="last.items"),
+        loops=loops,
+    )
+    dag = build(pipeline("grouped", template="python", graph=found, code="0" * 64))
+    groups = dag.task_group.get_task_group_dict()
+    assert set(groups["of"].children) == {"of.items", "of.rounds", "of.each.items", "of.each"}
+    assert set(dag.task_group.children) == {"of", "last.items", "last"}
 
 
 def test_sub_pipelines_are_task_groups() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
+from api.controllers.pipeline_run import note_of
 from api.errors import FailedPrecondition, InvalidArgument
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
@@ -41,6 +42,7 @@ async def test_a_run_is_one_dag_run_and_follows_it_to_success(world: Any) -> Non
     dag_run = await begun(world, rows=7)
     run = await world.resources.get("PipelineRun", "flights", "one")
     assert dag_run.run_id == f"ma__{run.metadata.uid}__1"
+    assert note_of(run) == "PipelineRun flights/one"
     assert dag_run.conf["rows"] == 7
     assert dag_run.conf["ma"]["owner_uid"] == run.metadata.uid
     assert run.status.state == PENDING

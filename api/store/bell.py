@@ -87,12 +87,6 @@ class Bell:
             called, self._waiting = [*self._waiting], {}
         _wake(called)
 
-    def forget(self, oldest: int) -> None:
-        """Keep no change up to a revision: the store forgets it too."""
-        with self._lock:
-            self._drop(sum(1 for row in self._rows if row[0] <= oldest))
-            self._start = max(self._start, min(oldest, self._head))
-
     def _shorten(self) -> None:
         """Drop the oldest of what is too much."""
         many, size = len(self._rows), self._bytes

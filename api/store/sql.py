@@ -192,14 +192,11 @@ def forget_requests(db: Database, before: float) -> bool:
     return len(rows) == STEP
 
 
-def tidy(db: Database, window: int, window_s: float) -> tuple[bool, int]:
-    """Forget some old changes and some answers that were kept long enough.
-
-    Returns whether there may be more, and the newest revision whose change is forgotten.
-    """
+def tidy(db: Database, window: int, window_s: float) -> bool:
+    """Forget some old changes and some answers that were kept long enough; whether there may be more."""
     now = time.time()
     changes = compact(db, window, now - window_s)
-    return forget_requests(db, now - REQUESTS_KEPT_S) or changes, compacted(db)
+    return forget_requests(db, now - REQUESTS_KEPT_S) or changes
 
 
 def dependents(db: Database, uid: str) -> list[Key]:

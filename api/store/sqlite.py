@@ -122,7 +122,7 @@ class Session:
             raise LostError(told, alone=True) from error
         return told
 
-    def tidy(self, db: Database) -> tuple[bool, int]:
+    def tidy(self, db: Database) -> bool:
         """Forget old changes and answers."""
         try:
             return sql.tidy(db, self._window, self._window_s)

@@ -121,17 +121,18 @@ class SqlStore(abc.ABC):
 
     async def watch(self, kinds: Collection[str], since: int) -> AsyncIterator[Change]:
         """Yield every change of `kinds` after revision `since`, for ever."""
-        place = Place(kinds, since)
+        place, looked = Place(kinds, since), False
         while True:
             rows, more = self._bell.news(place), False
-            if not rows:
+            if not (rows and looked):
+                # Only the store knows which changes are still kept: whoever begins looks there first.
                 try:
                     rows = await self._read(functools.partial(_changes, since=place.since))
                 except Unavailable:
                     # Nothing is missed meanwhile: it goes on after the last change that was told.
                     await asyncio.sleep(AWAY_S)
                     continue
-                more = len(rows) == WATCH_BATCH
+                looked, more = True, len(rows) == WATCH_BATCH
             for row in rows:
                 place.since = row[0]
                 if row[1] in place.wanted:

@@ -60,8 +60,8 @@ class Session(Protocol):
         """Return what a write is answered that failed inside a transaction.  Raises LostError if that is gone."""
         ...
 
-    def tidy(self, db: Database) -> tuple[bool, int]:
-        """Forget some of what need not be kept; whether there may be more, and up to which change it is forgotten."""
+    def tidy(self, db: Database) -> bool:
+        """Forget some of what need not be kept; whether there may be more."""
         ...
 
     def close(self) -> None:
@@ -232,9 +232,7 @@ class Writer:
     def _tidy(self) -> None:
         """Forget some of what need not be kept, in a transaction of its own."""
         try:
-            more, forgotten = self._session.tidy(self._session.begin())
-            # Before the commit: nobody is told a change that is said to be forgotten.
-            self._bell.forget(forgotten)
+            more = self._session.tidy(self._session.begin())
             self._session.commit(changed=False)
         except LostError as lost:
             self._session.rollback()

@@ -39,20 +39,17 @@ def test_only_what_is_known_without_a_gap_is_told() -> None:
     assert numbers(bell.news(Place(["Model"], 8))) == [9]
 
 
-def test_what_is_forgotten_or_too_much_is_told_no_more() -> None:
+def test_what_is_too_much_is_told_no_more() -> None:
     bell = Bell(most=8)
     for revision in range(1, 9):
         bell.publish(revision - 1, revision, [row(revision)])
-    bell.forget(3)
-    assert numbers(bell.news(Place((), 2))) == []
-    assert numbers(bell.news(Place((), 3))) == [4, 5, 6, 7, 8]
+    assert numbers(bell.news(Place((), 0))) == [1, 2, 3, 4, 5, 6, 7, 8]
     for revision in range(9, 40):
         bell.publish(revision - 1, revision, [row(revision)])
         assert numbers(bell.news(Place((), revision - 3))) == [revision - 2, revision - 1, revision]
     assert numbers(bell.news(Place((), 30))) == []
     bell.publish(39, 40, [row(40, size=MOST_BYTES + 1)])
     assert numbers(bell.news(Place((), 39))) == []
-    bell.forget(100)
     bell.publish(40, 41, [row(41)])
     assert numbers(bell.news(Place((), 40))) == [41]
 

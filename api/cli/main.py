@@ -27,6 +27,7 @@ from api.cli.commands import (
     tokens,
     triggers,
 )
+from api.cli.usage import readable
 
 app = typer.Typer(
     name="ma",
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     _plain_output()
     try:
-        result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        command = readable(typer.main.get_command(app))
+        result = command(args=None if arguments is None else list(arguments), standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else exits.OK
     except BaseException as error:

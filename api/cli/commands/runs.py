@@ -17,7 +17,7 @@ Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wai
 
 def register(app: typer.Typer) -> None:
     """Add the groups."""
-    pipeline = typer.Typer(no_args_is_help=True, help="Start pipelines.")
+    pipeline = typer.Typer(no_args_is_help=True, help="Try, apply, start and take back pipelines.")
     pipeline.command("run")(run)
     authored.add(pipeline)
     pipeline.command("test")(try_out)

@@ -5,6 +5,7 @@ Source of the form: Kubernetes' FieldsV1 and the rules of its server-side apply.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from api.apply_trees import Branch, Leaf, Node, Path, tree_of
+from api.apply_trees import METADATA, Branch, Leaf, Node, Path, tree_of
 from api.validation import is_map, shown
 
 APPLY, UPDATE = "Apply", "Update"
@@ -20,6 +21,8 @@ FIELDS_TYPE = "FieldsV1"
 # What an object had before anybody declared fields of it, and what is too long ago to be told apart.
 BEFORE, EARLIER = "before-first-apply", "earlier-updates"
 MOST_UPDATERS = 10
+# Keys of labels and annotations that the platform notes: no wish of anybody.
+OWN_NOTES = ("michelangelo/", "michelangelo.airflow/")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,21 @@ def write_owners(resource: Any, owners: Sequence[Owner]) -> None:
             )
             entry.time.FromNanoseconds(owner.time_ns)
             entry.fieldsV1.Raw = json.dumps(_nested(owner.paths), sort_keys=True, separators=(",", ":")).encode()
+
+
+def base_of(resource: Any | None) -> str:
+    """Return what stands for an object as it is wanted: it changes with its spec and managers, not with its status."""
+    if resource is None:
+        return ""
+    held = sorted(
+        (owner.manager, owner.operation, path) for owner in owners_of(resource) for path in owner.paths if _wish(path)
+    )
+    managers = hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16] if held else "-"
+    return f"{resource.metadata.uid}/{resource.metadata.generation}/{managers}"
+
+
+def _wish(path: Path) -> bool:
+    return path[0] != METADATA or not path[-1].removeprefix("f:").startswith(OWN_NOTES)
 
 
 def _nested(paths: Iterable[Path]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from api.external import ANNOTATION as EXTERNAL
+from api.finalizers import ANNOTATION as SETTERS
+from api.finalizers import is_platforms
 from api.gen.k8s.io.apimachinery.pkg.apis.meta.v1 import generated_pb2 as meta
 from api.kinds import IDENTIFIER
 from api.masking import ANNOTATION as MASKED
@@ -24,11 +26,12 @@ from api.validation import is_map
 
 Path = tuple[str, ...]
 
+METADATA, SPEC = "f:metadata", "f:spec"
 STRUCT = "google.protobuf.Struct"
 OWNER = meta.OwnerReference.DESCRIPTOR.full_name
 DECLARED_METADATA = ("labels", "annotations", "ownerReferences", "finalizers")
-# What the server writes itself is nobody's to declare.
-OWN_KEYS = {"labels": (UPDATED_LABEL, SPEC_UPDATED_LABEL), "annotations": (EXTERNAL, MASKED)}
+# What the server writes itself is nobody's to declare, nor are the platform's finalizers.
+OWN_KEYS = {"labels": (UPDATED_LABEL, SPEC_UPDATED_LABEL), "annotations": (EXTERNAL, MASKED, SETTERS)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def tree_of(resource: Any) -> Branch:
         if isinstance(node, Leaf) or node.items:
             metadata.items[step_of(described)] = node
     spec = _message(resource.spec)
-    return Branch("message", {"f:metadata": metadata, "f:spec": spec}, resource.DESCRIPTOR)
+    return Branch("message", {METADATA: metadata, SPEC: spec}, resource.DESCRIPTOR)
 
 
 def _message(message: Message) -> Branch:
@@ -132,7 +135,7 @@ def _struct(value: Any) -> Branch:
 
 def _list(described: FieldDescriptor, value: Any) -> Node:
     if described.full_name == f"{meta.ObjectMeta.DESCRIPTOR.full_name}.finalizers":
-        return Branch("set", {f"v:{json.dumps(item)}": Leaf(item) for item in value})
+        return Branch("set", {f"v:{json.dumps(item)}": Leaf(item) for item in value if not is_platforms(item)})
     keys = keys_of(described)
     steps = [key_step(item, keys) for item in value] if keys else []
     if not keys or None in steps or len(set(steps)) < len(steps):
@@ -162,15 +165,17 @@ def key_step(item: Any, keys: tuple[str, ...]) -> str | None:
 
 def write(tree: Branch, resource: Any) -> None:
     """Make an object, in place, what a tree says; what no tree can say of it stays."""
-    wanted = tree.items["f:metadata"]
+    wanted = tree.items[METADATA]
     assert isinstance(wanted, Branch), "metadata are a message"
+    platforms = [name for name in resource.metadata.finalizers if is_platforms(name)]
     kept = {name: {key: getattr(resource.metadata, name).get(key) for key in keys} for name, keys in OWN_KEYS.items()}
     for name in DECLARED_METADATA:
         described = resource.metadata.DESCRIPTOR.fields_by_name[name]
         _set(resource.metadata, described, wanted.items.get(step_of(described)))
+    resource.metadata.finalizers.extend(platforms)
     for name, values in kept.items():
         getattr(resource.metadata, name).update({key: value for key, value in values.items() if value is not None})
-    spec = tree.items["f:spec"]
+    spec = tree.items[SPEC]
     assert isinstance(spec, Branch), "the spec is a message"
     _write_message(resource.spec, spec)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from api.kinds import Kind
 
+# In whose name is applied, unless another is given: that of `ma apply`.
+MANAGER = "ma"
 TIMEOUT_S = 30.0
 NO_TLS = TlsConfig()
 RETRY_FIRST_S = 0.1
@@ -94,52 +96,41 @@ class Client:
         """Replace metadata and spec and return the object."""
         return self._write(resource, "Update", "update_options", dry_run)
 
-    def apply(self, resource: Any, *, dry_run: bool = False) -> tuple[Any, str]:
-        """Create or update; return the object and what happened: created, configured, unchanged.
+    def apply(
+        self,
+        resource: Any,
+        manager: str = MANAGER,
+        *,
+        force: bool = False,
+        replace: bool = False,
+        base: str | None = None,
+        dry_run: bool = False,
+    ) -> tuple[Any, str]:
+        """Declare the fields that `manager` wants; return the object and what happened: created, configured, unchanged.
 
-        Raises Conflict when the object changes faster than it can be read and written.
-        """
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._apply(resource, dry_run)
-            except (errors.Conflict, errors.AlreadyExists):
-                # Somebody else, most often a controller, wrote between the read and the write.
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
-
-    def _apply(self, resource: Any, dry_run: bool) -> tuple[Any, str]:
-        kind = resource.DESCRIPTOR.name
-        namespace = resource.metadata.namespace or (resource.metadata.name if kind == "Project" else "")
-        stored = self.find(kind, namespace, resource.metadata.name)
-        if stored is None:
-            return self.create(resource, dry_run=dry_run), "created"
-        updated = self.update(merged(stored, resource), dry_run=dry_run)
-        same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
-        return updated, "unchanged" if same else "configured"
-
-    def declare(self, resource: Any, manager: str, *, force: bool = False, dry_run: bool = False) -> tuple[Any, str]:
-        """Apply, at the server, the fields that `manager` wants; return the object and what happened, as `apply` does.
-
-        Raises Conflict (APPLY_CONFLICT) for fields of other managers, unless they are taken over by force.
+        What it declared before and does not now is taken away; fields of others stay.  What the server keeps of the
+        metadata is not looked at.  replace: the spec becomes exactly this one; base: of a plan, for that state alone.
+        Raises Conflict: APPLY_CONFLICT for fields of others, unless they are taken over by force; PLAN_OUTDATED.
         """
         from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 
-        request = wire.ApplyRequest(field_manager=manager, force=force, dry_run=dry_run)
-        request.object.Pack(resource)
+        request = wire.ApplyRequest(field_manager=manager, force=force, replace=replace, base=base, dry_run=dry_run)
+        request.object.Pack(_as_declared(resource))
         service: Any = wire.DESCRIPTOR.services_by_name["ResourceService"]
         answer = self._carry_out(service.methods_by_name["Apply"], request)
         stored = type(resource)()
         answer.object.Unpack(stored)
         return stored, wire.ApplyResponse.Outcome.Name(answer.outcome).lower()
 
-    def plan(self, resources: Sequence[Any]) -> Any:
+    def plan(
+        self, resources: Sequence[Any], manager: str = MANAGER, *, force: bool = False, replace: bool = False
+    ) -> Any:
         """Return what applying some resources would change, as a PlanResponse.  Raises what the apply would."""
         from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 
-        request = wire.PlanRequest()
+        request = wire.PlanRequest(field_manager=manager, force=force, replace=replace)
         for resource in resources:
-            request.objects.add().Pack(resource, deterministic=True)
+            request.objects.add().Pack(_as_declared(resource), deterministic=True)
         service: Any = wire.DESCRIPTOR.services_by_name["ResourceService"]
         return self._carry_out(service.methods_by_name["Plan"], request)
 
@@ -312,12 +303,12 @@ class Client:
         return grpc.secure_channel(self._address, credentials, CONNECTION)
 
 
-def merged(stored: Any, resource: Any) -> Any:
-    """Return what an apply writes over a stored object: its spec is replaced, labels and annotations are added."""
-    made = type(stored).FromString(stored.SerializeToString())
-    made.spec.CopyFrom(resource.spec)
-    for field in ("labels", "annotations"):
-        getattr(made.metadata, field).update(getattr(resource.metadata, field))
+def _as_declared(resource: Any) -> Any:
+    """Return a resource without what the server keeps of it, as of one that was read."""
+    made = type(resource)()
+    made.CopyFrom(resource)
+    for field in ("uid", "resourceVersion", "managedFields"):
+        made.metadata.ClearField(field)
     return made
 
 

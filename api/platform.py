@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from api import server_fields
 from api.admission import check_version, refuse
-from api.apply import apply, declared
+from api.apply import Terms, apply, declared
 from api.asked import check_call, named_request
 from api.broker.publishing import Publisher
 from api.calls import Access, Call, Everybody
@@ -29,7 +29,7 @@ from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
 from api.outcomes import entry_of
 from api.plans.effects import Schemas
-from api.plans.planner import Planner, given
+from api.plans.planner import Planner, given, terms_of
 from api.representable import faults
 from api.resources import Resources
 from api.search import search
@@ -137,14 +137,14 @@ class Platform:
         call = replace(call, force=False)
         check_call(call, mutating=False)
         refuse(list(faults(request)))
-        objects = given(request)
+        objects, terms = given(request), terms_of(request)
         for resource in objects:
             key = key_of(resource)
             for verb in ("Update", "Create"):
                 await self.require(call, verb, key)
         visible = await self._access.visible(call, "List", "TriggerRun")
         resources = self._resources.of(call, None, self._access)
-        return await Planner(resources, self._schemas, visible).plan(objects)
+        return await Planner(resources, self._schemas, visible).plan(objects, terms)
 
     async def _applied(self, resources: Resources, resource: Any, request: Any) -> tuple[Any, str]:
         if resources.request is not None:
@@ -152,7 +152,9 @@ class Platform:
             if answered is not None:
                 resources.outcome.replayed = True
                 return answered, "CREATED" if server_fields.is_new(answered) else "CONFIGURED"
-        return await apply(resources, resource, request.field_manager, force=request.force, dry_run=request.dry_run)
+        base = request.base if request.HasField("base") else None
+        terms = Terms(request.field_manager, request.force, request.replace, base, request.dry_run)
+        return await apply(resources, resource, terms)
 
     async def _record(
         self, call: Call, key: Key, outcome: str, reason: str, named: Request | None = None, answer: Any | None = None

@@ -25,7 +25,7 @@ UNIFLOW = pipeline_pb2.PipelineManifest.PIPELINE_MANIFEST_TYPE_UNIFLOW
 TYPE_LABEL = "pipeline.michelangelo/PipelineManifestType"
 
 
-def apply(files: Sequence[str], *, namespace: str, folder: str, dry_run: bool) -> int:
+def apply(files: Sequence[str], *, namespace: str, folder: str, dry_run: bool, force: bool = False) -> int:
     """Apply files as `ma apply` does, with the code of each pipeline that is written in Python.  Returns the exit code.
 
     folder: where the code lies; empty: beside the file.
@@ -35,7 +35,7 @@ def apply(files: Sequence[str], *, namespace: str, folder: str, dry_run: bool) -
         for file, resource in found:
             if is_authored(resource):
                 fill(resource, folder, file, keep=not dry_run)
-            _, what = api.apply(resource, dry_run=dry_run)
+            _, what = api.apply(resource, force=force, dry_run=dry_run)
             say(f"{resource.DESCRIPTOR.name} {resource.metadata.name} {what}{' (dry run)' if dry_run else ''}")
     return OK
 

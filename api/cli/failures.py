@@ -56,7 +56,7 @@ def api_lines(error: ApiError) -> list[str]:
     fields = [f"  {violation.field}: {violation.description}" for violation in error.violations]
     reason = f" ({error.reason})" if error.reason not in ("", error.code) else ""
     # A message that only lists the fields is not repeated before them.
-    listed = error.violations and all(violation.field in error.message for violation in error.violations)
+    listed = any(error.message.startswith(f"{one.field} {one.description}") for one in error.violations)
     return [f"ma: {'these fields are wrong' if listed else error.message}{reason}", *fields]
 
 

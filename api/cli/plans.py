@@ -12,8 +12,8 @@ from typing import Any
 from api.cli import authored, documents, output, present
 from api.cli.context import client, say, warn
 from api.cli.exits import OK, REFUSED, USAGE, Failure
-from api.client import Client, merged
-from api.errors import AlreadyExists, ApiError, Conflict, NotFound
+from api.client import MANAGER
+from api.errors import ApiError
 
 WIDTH = 80
 MOST_LINES = 20
@@ -21,15 +21,27 @@ FORMATS = ("table", "json")
 SIGNS = {"CREATED": "+", "CHANGED": "~", "REMOVED": "-", "UNCHANGED": "="}
 WORDS = {"REVISION": "Revision", "DAG": "DAG", "SCHEDULE": "Schedule", "BACKFILL": "Backfill", "DEPLOYMENT": "Rollout"}
 OUTDATED = "PLAN_OUTDATED"
+LISTS = {"objects": list, "changes": list}
+# How what is planned is applied, as `Client.apply` names it.
+TERMS = {"manager": str, "force": bool, "replace": bool}
 
 
-def plan(files: Sequence[str], *, namespace: str, form: str) -> int:
+def plan(
+    files: Sequence[str],
+    *,
+    namespace: str,
+    form: str,
+    manager: str = MANAGER,
+    force: bool = False,
+    replace: bool = False,
+) -> int:
     """Print the plan of an apply.  Returns the exit code."""
     if form not in FORMATS:
         raise Failure(f"unknown output {form!r}: use {', '.join(FORMATS)}", code=USAGE)
     resources = _resources(documents.load(files, namespace=namespace))
+    terms: dict[str, Any] = {"manager": manager, "force": force, "replace": replace}
     with client() as api:
-        planned = as_plain(api.plan(resources), resources)
+        planned = as_plain(api.plan(resources, **terms), resources) | terms
     if form == "json":
         print(output.as_json(planned))
     else:
@@ -142,8 +154,9 @@ def apply(file: str) -> int:
     """Apply what a plan says, unless the world has changed since.  Returns the exit code."""
     planned = _read(file)
     resources = _resources([document for value in planned["objects"] for document in _documents(file, value)])
+    terms = {name: planned[name] for name in TERMS}
     with client() as api:
-        now = as_plain(api.plan(resources), resources)
+        now = as_plain(api.plan(resources, **terms), resources)
         if now["digest"] != planned["digest"]:
             raise outdated(differing(planned["changes"], now["changes"]))
         bases = {
@@ -154,11 +167,11 @@ def apply(file: str) -> int:
         for done, resource in enumerate(resources):
             metadata, kind = resource.metadata, resource.DESCRIPTOR.name
             try:
-                what = _write(api, resource, bases[kind, metadata.namespace, metadata.name])
+                _, what = api.apply(resource, base=bases[kind, metadata.namespace, metadata.name], **terms)
             except ApiError as error:
                 if done:
                     warn(f"{done} of {len(resources)} resources were applied before this one was refused")
-                raise error from None
+                raise outdated([f"{kind} {metadata.name}"]) if error.reason == OUTDATED else error from None
             say(f"{kind} {metadata.name} {what}")
     return OK
 
@@ -171,36 +184,13 @@ def _read(file: str) -> dict[str, Any]:
     except ValueError as error:
         raise Failure(f"{file} is no JSON: {error}") from None
     fine = isinstance(planned, dict) and planned.get("kind") == "Plan"
-    if not fine or not all(isinstance(planned.get(key), list) for key in ("objects", "changes")):
+    if not fine or not all(isinstance(planned.get(key), of) for key, of in (*LISTS.items(), *TERMS.items())):
         raise Failure(f"{file} is no plan: `ma plan -f FILE -o json` writes one", code=USAGE)
     return dict(planned)
 
 
 def _documents(file: str, value: Any) -> Sequence[documents.Document]:
     return list(documents.parse(file, json.dumps(value).encode()))
-
-
-def _write(api: Client, resource: Any, base: str) -> str:
-    """Create or update a resource if it is still what the plan was made for; return what happened."""
-    from api.plans.fields import base_of
-
-    metadata = resource.metadata
-    while True:
-        stored = api.find(resource.DESCRIPTOR.name, metadata.namespace, metadata.name)
-        if base_of(stored) != base:
-            raise outdated([f"{resource.DESCRIPTOR.name} {metadata.name}"])
-        try:
-            if stored is None:
-                api.create(resource)
-                return "created"
-            updated = api.update(merged(stored, resource))
-        except (Conflict, AlreadyExists, NotFound) as error:
-            if error.reason not in ("CONFLICT", "ALREADY_EXISTS", "NOT_FOUND"):
-                raise
-            # A controller wrote a status, or somebody else came first: the next look tells.
-            continue
-        same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
-        return "unchanged" if same else "configured"
 
 
 def outdated(names: Sequence[str]) -> Failure:

@@ -12,11 +12,10 @@ from api.cli.failures import api_lines
 from api.errors import ApiError, Unavailable
 
 
-def apply(files: Sequence[str], *, namespace: str, dry_run: bool, manager: str = "", force: bool = False) -> int:
-    """Apply documents in the order in which they depend on each other, with a report each.  Returns the exit code.
-
-    manager: who declares the fields, at the server; empty: each object is replaced by its document.
-    """
+def apply(
+    files: Sequence[str], *, namespace: str, dry_run: bool, manager: str, force: bool = False, replace: bool = False
+) -> int:
+    """Apply documents in the order in which they depend on each other, with a report each.  Returns the exit code."""
     from api.cli import documents
 
     found = documents.load(files, namespace=namespace)
@@ -32,10 +31,7 @@ def apply(files: Sequence[str], *, namespace: str, dry_run: bool, manager: str =
                 continue
             title = f"{document.resource.DESCRIPTOR.name} {document.resource.metadata.name}"
             try:
-                if manager:
-                    _, what = api.declare(document.resource, manager, force=force, dry_run=dry_run)
-                else:
-                    _, what = api.apply(document.resource, dry_run=dry_run)
+                _, what = api.apply(document.resource, manager, force=force, replace=replace, dry_run=dry_run)
                 say(f"{title} {what}{' (dry run)' if dry_run else ''}")
             except Unavailable:
                 raise

@@ -8,8 +8,9 @@ from typing import Any
 from api.cli import output, plans, present
 from api.cli.context import client, say
 from api.cli.exits import USAGE, Failure
-from api.client import ATTEMPTS, Client, merged
-from api.errors import AlreadyExists, Conflict
+from api.client import Client
+
+WORDS = {"created": "created again", "configured": "rolled back", "unchanged": "unchanged"}
 
 
 def show(pipeline: str, *, namespace: str, form: str) -> None:
@@ -91,13 +92,14 @@ def rollback(pipeline: str, to: str, *, namespace: str, dry_run: bool) -> None:
         was = content_of(revision)
         if was is None or not is_of(revision, was.metadata) or was.metadata.name != pipeline:
             raise Failure(f"{revision.metadata.name} is no revision of Pipeline {pipeline!r} (WRONG_REVISION)")
+        resource = _fresh(was)
         if dry_run:
-            resource = _fresh(was)
-            for line in plans.lines(plans.as_plain(api.plan([resource]), [resource])["changes"]):
+            planned = api.plan([resource], force=True, replace=True)
+            for line in plans.lines(plans.as_plain(planned, [resource])["changes"]):
                 say(line)
             return
-        what = _apply(api, was)
-    say(f"Pipeline {pipeline} {what}: it is as in {revision.metadata.name}")
+        _, what = api.apply(resource, force=True, replace=True)
+    say(f"Pipeline {pipeline} {WORDS[what]}: it is as in {revision.metadata.name}")
 
 
 def _wanted(api: Client, namespace: str, pipeline: str, to: str) -> Any:
@@ -128,19 +130,3 @@ def _fresh(was: Any) -> Any:
     made.metadata.namespace, made.metadata.name = was.metadata.namespace, was.metadata.name
     made.spec.CopyFrom(was.spec)
     return made
-
-
-def _apply(api: Client, was: Any) -> str:
-    for attempt in range(ATTEMPTS):
-        stored = api.find("Pipeline", was.metadata.namespace, was.metadata.name)
-        try:
-            if stored is None:
-                api.create(_fresh(was))
-                return "created again"
-            updated = api.update(merged(stored, _fresh(was)))
-            same = updated.metadata.resourceVersion == stored.metadata.resourceVersion
-            return "unchanged" if same else "rolled back"
-        except (Conflict, AlreadyExists):
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")

@@ -6,15 +6,19 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from api.kinds import Kind, kind_of
+from api.apply_fields import BEFORE, OWN_NOTES, Owner, owners_of
+from api.apply_fields import text as field_text
+from api.apply_trees import Path
+from api.client import MANAGER
+from api.kinds import Kind
 from api.messages.plain import plain
 
 Fields = Mapping[str, Any]
 
 LONGEST_VALUE = 400
 HIDDEN = "(hidden)"
-# What the server and the controllers note is no wish of anybody.
-OWN = ("michelangelo/", "michelangelo.airflow/")
+MOST_TAKEN = 20
+ONLY_MANAGERS = "nothing changes but who manages which of its fields"
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -31,16 +35,19 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def fields_of(resource: Any, declared: Any) -> dict[str, Any]:
-    """Return what is wanted of a resource: its spec, and the labels and annotations that `declared` has too."""
+def fields_of(resource: Any) -> dict[str, Any]:
+    """Return what is wanted of a resource: its spec, labels, annotations, owners and finalizers."""
     found = dict(flat(plain(resource.spec), "spec"))
     found.pop("spec", None)
+    metadata = resource.metadata
     for part in ("labels", "annotations"):
-        has, wanted = getattr(resource.metadata, part), getattr(declared.metadata, part)
-        for key in sorted(wanted):
-            if key in has and not key.startswith(OWN):
-                found[f"metadata.{part}[{key}]"] = has[key]
-    return found
+        for key, value in getattr(metadata, part).items():
+            if not key.startswith(OWN_NOTES):
+                found[f"metadata.{part}[{key}]"] = value
+    found |= {
+        f"metadata.ownerReferences[{owner.uid}]": f"{owner.kind} {owner.name}" for owner in metadata.ownerReferences
+    }
+    return found | {f"metadata.finalizers[{name}]": True for name in metadata.finalizers}
 
 
 def changes(before: Fields | None, after: Fields | None) -> list[tuple[str, str, str]]:
@@ -72,11 +79,23 @@ def _camel(path: str) -> str:
     return path.replace("_", "").lower()
 
 
-def base_of(resource: Any | None) -> str:
-    """Return what stands for a resource as it is wanted: it changes with its spec, not with its status."""
-    return "" if resource is None else f"{resource.metadata.uid}/{resource.metadata.generation}"
+def takeover(before: Any, after: Any, manager: str) -> str:
+    """Return what of others a manager takes over, and whether nothing but that changes; empty if there is no more."""
+    was, now = owners_of(before), owners_of(after)
+    left = {(owner.manager, owner.operation): owner.paths for owner in now}
+    free = BEFORE if manager == MANAGER else manager
+    lost = sorted(
+        f"{field_text(after.DESCRIPTOR, path)} of {owner.manager!r}"
+        for owner in was
+        if owner.manager not in (manager, free)
+        for path in owner.paths - left.get((owner.manager, owner.operation), frozenset())
+    )
+    if lost:
+        more = f" and {len(lost) - MOST_TAKEN} more" if len(lost) > MOST_TAKEN else ""
+        return f"takes over {', '.join(lost[:MOST_TAKEN])}{more}"
+    same = before.spec == after.spec and fields_of(before) == fields_of(after)
+    return ONLY_MANAGERS if same and {*map(_held, was)} != {*map(_held, now)} else ""
 
 
-def kind_name(resource: Any) -> str:
-    """Return the kind of a resource."""
-    return kind_of(resource).name
+def _held(owner: Owner) -> tuple[str, str, frozenset[Path]]:
+    return owner.manager, owner.operation, owner.paths

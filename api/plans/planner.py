@@ -6,22 +6,24 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from api.admission import refuse
-from api.client import merged
+from api.apply import Terms, apply, manager_faults, unpacked
+from api.apply_fields import base_of
+from api.client import MANAGER
 from api.errors import FieldViolation, Unavailable
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
-from api.kinds import kinds, stamp
+from api.kinds import kinds
 from api.plans.effects import Effects, Item, Part, Schemas, State
-from api.plans.fields import HIDDEN, base_of, changes, fields_of, is_hidden, shortened
+from api.plans.fields import HIDDEN, changes, fields_of, is_hidden, shortened, takeover
 from api.plans.overlay import Overlay
 from api.resources import Resources
 from api.store.base import Key, Query
 from api.store.values import key_of
-from api.validation import shown
 from api.workflows import Workflow
 
 MOST_OBJECTS = 500
@@ -30,31 +32,23 @@ LONGEST_ASK_S = 2.0
 
 def given(request: Any) -> list[Any]:
     """Return the resources of a PlanRequest.  Raises InvalidArgument with every fault."""
-    faults: list[FieldViolation] = []
+    faults = list(manager_faults(request.field_manager or MANAGER))
     found = []
     if not request.objects or len(request.objects) > MOST_OBJECTS:
         told = f"has {len(request.objects)} entries: give 1 to {MOST_OBJECTS} resources"
         refuse([FieldViolation("objects", told)], "MISSING_FIELD" if not request.objects else "TOO_MANY")
     for position, packed in enumerate(request.objects):
         path = f"objects[{position}]"
-        kind = kinds().get(packed.TypeName().rsplit(".", 1)[-1])
-        if kind is None or kind.message.DESCRIPTOR.full_name != packed.TypeName():
-            told = f"is a {shown(packed.TypeName())}: give a resource as its own message"
-            faults.append(FieldViolation(path, told, reason="UNKNOWN_KIND"))
-            continue
-        try:
-            resource = kind.message.FromString(packed.value)
-        except DecodeError:
-            faults.append(FieldViolation(path, f"holds bytes that are no {kind.name}", reason="BAD_MESSAGE"))
-            continue
-        stamp(resource)
-        if kind.name == "Project" and not resource.metadata.namespace:
-            resource.metadata.namespace = resource.metadata.name
-        if not resource.metadata.name:
-            faults.append(FieldViolation(f"{path}.metadata.name", "is required: a plan names what it makes"))
+        resource, wrong = unpacked(packed, path)
+        faults += [one if resource is None else replace(one, field=f"{path}.{one.field}") for one in wrong]
         found.append(resource)
     refuse(faults)
     return found
+
+
+def terms_of(request: Any) -> Terms:
+    """Return how what a PlanRequest holds would be declared."""
+    return Terms(request.field_manager or MANAGER, request.force, request.replace, dry_run=True)
 
 
 class Once:
@@ -90,8 +84,8 @@ class Planner:
         self._schemas = Once(schemas).schemas
         self._visible = visible
 
-    async def plan(self, objects: Sequence[Any]) -> Message:
-        """Return the plan of an apply.  Raises what the apply would raise."""
+    async def plan(self, objects: Sequence[Any], terms: Terms) -> Message:
+        """Return the plan of an apply.  `terms`: of a dry run.  Raises what the apply would raise."""
         before, after = Effects(), Effects()
         bases: dict[Item, str] = {}
         for resource in objects:
@@ -101,13 +95,12 @@ class Planner:
             if item not in bases:
                 bases[item] = base_of(stored)
                 if stored is not None:
-                    before.items[item] = fields_of(stored, resource)
-            if stored is None:
-                made = await self._after.create(resource, dry_run=True)
-            else:
-                made = await self._after.update(merged(stored, resource), dry_run=True)
+                    before.items[item] = fields_of(stored)
+            made, _ = await apply(self._after, resource, terms)
             self._overlay.put(key, made)
-            after.items[item] = fields_of(made, resource)
+            after.items[item] = fields_of(made)
+            if stored is not None and (note := takeover(stored, made, terms.manager)):
+                after.notes[item] = note
         await self._follow(before, after)
         return answer(before, after, bases)
 

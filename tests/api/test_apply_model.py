@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.apply import Taken, arranged, merged
+from api.apply import Taken, Terms, arranged, merged
 from api.apply_fields import after_update, at, leaves, owners_of, text, write_owners
 from api.apply_trees import Leaf, Node, tree_of, write
 from api.kinds import kinds
@@ -80,7 +80,7 @@ class Merger:
         live = tree_of(self.pipeline)
         wanted = tree_of(pipeline_of(config))
         try:
-            tree, owners = merged(live, wanted, owners_of(self.pipeline), manager, force=force)
+            tree, owners = merged(live, wanted, owners_of(self.pipeline), Terms(manager, force))
         except Taken as taken:
             return {(text(self.pipeline.DESCRIPTOR, path), other) for path, other in taken.paths}
         write(tree, self.pipeline)

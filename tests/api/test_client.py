@@ -16,6 +16,7 @@ from api import errors, listing
 from api.client import Client
 from api.kinds import kinds
 from tests.api.running import Served
+from tests.api.workloads import pipeline
 from tests.free_ports import free_ports
 from tests.patience import soon
 from tests.robustness.killed_server import KilledServer
@@ -29,6 +30,12 @@ def client(served: Served) -> Iterator[Client]:
 
 def family(project: str, name: str = "family", description: str = "first") -> Any:
     new = kinds()["ModelFamily"].new(project, name)
+    new.spec.description = description
+    return new
+
+
+def train(project: str, description: str = "first") -> Any:
+    new = pipeline(project)
     new.spec.description = description
     return new
 
@@ -59,30 +66,99 @@ def test_apply_keeps_the_labels_of_others(client: Client, project: str) -> None:
     assert list(applied.metadata.finalizers) == ["a.example/held"]
 
 
-@pytest.mark.parametrize("verb", ["Create", "Update"])
-def test_an_apply_that_another_write_overtakes_is_made_again(
-    served: Served, client: Client, project: str, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    if verb == "Update":
-        client.create(family(project))
-    send, left = client._send, [3]
+def test_apply_changes_what_it_declares_and_leaves_the_rest(client: Client, project: str) -> None:
+    """As an example's deployment: what serves is set by a pipeline's run, not by the document."""
+    new = train(project)
+    new.spec.owner.proxy_user, new.metadata.labels["a"] = "mine", "1"
+    client.apply(new)
+    other = client.get("Pipeline", project, "train")
+    other.spec.owner.name = "a run"
+    client.update(other)
+    applied, what = client.apply(train(project))
+    assert (what, applied.spec.owner.name, applied.spec.owner.proxy_user) == ("configured", "a run", "")
+    assert "a" not in applied.metadata.labels
+    mine = train(project)
+    mine.spec.owner.name = "me"
+    with pytest.raises(errors.Conflict) as refused:
+        client.apply(mine)
+    assert (refused.value.reason, [one.field for one in refused.value.violations]) == (
+        "APPLY_CONFLICT",
+        ["spec.owner.name"],
+    )
+    assert "--force-conflicts" in refused.value.message
+    assert client.apply(mine, force=True)[0].spec.owner.name == "me"
 
-    def overtaken(kind: str, called: str, request: Any) -> Any:
-        if called == verb and left[0]:
-            left[0] -= 1
-            other = served.get(kind, project, "family") if verb == "Update" else family(project)
-            other.metadata.labels["controller"] = str(left[0])
-            (served.update if verb == "Update" else served.create)(other)
-        return send(kind, called, request)
 
-    monkeypatch.setattr(client, "_send", overtaken)
-    applied, what = client.apply(family(project, description="mine"))
-    assert (what, applied.spec.description) == ("configured", "mine")
-    assert applied.metadata.labels["controller"] in "0123"
-    left[0] = 100
-    if verb == "Update":
-        with pytest.raises(errors.Conflict):
-            client.apply(family(project, description="never"))
+def test_what_was_there_before_fields_had_managers_is_taken_over_or_stays(client: Client, project: str) -> None:
+    """An object that an earlier release applied, or that was created: it says of no field who declared it."""
+    old = train(project)
+    old.spec.owner.proxy_user, old.spec.owner.name = "of the document", "a run"
+    assert not client.create(old).metadata.managedFields
+    new = train(project, description="second")
+    new.spec.owner.proxy_user = "of the document"
+    applied, _ = client.apply(new)
+    assert (applied.spec.description, applied.spec.owner.name) == ("second", "a run")
+    again, _ = client.apply(train(project, description="second"))
+    assert (again.spec.owner.proxy_user, again.spec.owner.name) == ("", "a run")
+    theirs = train(project, description="second")
+    theirs.spec.owner.name = "ci"
+    with pytest.raises(errors.Conflict):
+        client.apply(theirs, "ci")
+    mine = train(project, description="second")
+    mine.spec.owner.name = "me"
+    assert client.apply(mine)[0].spec.owner.name == "me"
+
+
+def test_replace_leaves_nothing_that_is_not_declared_but_labels(client: Client, project: str) -> None:
+    first = train(project)
+    first.metadata.labels["a"], first.spec.owner.name = "1", "nobody's"
+    client.apply(first)
+    others = train(project)
+    others.spec.owner.proxy_user = "theirs"
+    client.apply(others, "ci")
+    bare = train(project)
+    with pytest.raises(errors.Conflict) as refused:
+        client.apply(bare, replace=True)
+    assert [one.field for one in refused.value.violations] == ["spec.owner.proxy_user"]
+    exact, _ = client.apply(bare, replace=True, force=True)
+    assert (exact.spec, exact.metadata.labels["a"]) == (bare.spec, "1")
+    assert "a" not in client.apply(bare)[0].metadata.labels, "it is still what ma declared"
+
+
+def test_what_was_read_can_be_applied(client: Client, project: str) -> None:
+    client.apply(train(project))
+    read = client.get("Pipeline", project, "train")
+    read.spec.description = "second"
+    other = client.get("Pipeline", project, "train")
+    other.metadata.labels["other"] = "written meanwhile"
+    client.update(other)
+    applied, what = client.apply(read)
+    assert (what, applied.spec.description, applied.metadata.labels["other"]) == (
+        "configured",
+        "second",
+        "written meanwhile",
+    )
+
+
+def test_an_apply_for_one_state_is_refused_for_another(client: Client, project: str) -> None:
+    def base(resource: Any) -> str:
+        (change,) = [one for one in client.plan([resource], force=True).changes if one.kind]
+        return str(change.base)
+
+    first, second = train(project), train(project, description="second")
+    assert base(first) == ""
+    client.apply(first, base="")
+    assert outdated(client, second, "") == outdated(client, second, "someone/1/-") == "PLAN_OUTDATED"
+    known = base(second)
+    client.apply(first, "ci")
+    assert outdated(client, second, known) == "PLAN_OUTDATED", "another declares fields of it by now"
+    assert client.apply(second, force=True, base=base(second))[1] == "configured"
+
+
+def outdated(client: Client, resource: Any, base: str) -> str:
+    with pytest.raises(errors.Conflict) as refused:
+        client.apply(resource, base=base)
+    return refused.value.reason
 
 
 def test_a_dry_apply_stores_nothing(served: Served, client: Client, project: str) -> None:

@@ -75,7 +75,7 @@ def test_a_dry_run_stores_nothing(api: Config, ma: Ma, files: Path, project: str
 def test_fields_of_another_manager_are_a_conflict_unless_taken_by_force(
     api: Config, ma: Ma, files: Path, project: str
 ) -> None:
-    declare = ("apply", "-f", str(files), "--server-side", "--field-manager")
+    declare = ("apply", "-f", str(files), "--field-manager")
     assert ma(*declare, "one").out.splitlines()[:2] == [f"Project {project} created", "Pipeline train created"]
     assert ma(*declare, "two").out.splitlines()[1] == "Pipeline train configured"
     assert ma(*declare, "two").out.splitlines()[1] == "Pipeline train unchanged"
@@ -86,7 +86,7 @@ def test_fields_of_another_manager_are_a_conflict_unless_taken_by_force(
     assert "metadata.labels[team]" in refused.err
     assert "'one'" in refused.err
     assert ma(*declare, "two", "--force-conflicts").code == 0
-    assert ma("apply", "-f", str(files), "--force-conflicts").code == 2
+    assert ma("apply", "-f", str(files), "--field-manager", "").code == 2
 
 
 def test_bad_documents_are_named_and_the_good_ones_applied(api: Config, ma: Ma, files: Path, project: str) -> None:

@@ -138,6 +138,17 @@ def test_the_predict_command_fits_a_terminal(flights: Flights) -> None:
     assert re.search(r"probability: 0\.\d+", ended.out)
 
 
+def test_applying_the_example_again_leaves_in_service_what_a_run_deployed(flights: Flights) -> None:
+    before = flights.api.get("Deployment", PROJECT, "late")
+    assert before.spec.desired_revision.name
+    planned = flights.ma("plan", "-f", str(ROOT / "examples/flights"))
+    assert planned.out.splitlines()[-1].startswith("0 created, 0 changed, 0 removed")
+    again = flights.ma("apply", "-f", str(ROOT / "examples/flights"))
+    assert again.code == 0, again.err
+    assert "Deployment late unchanged" in again.out
+    assert flights.api.get("Deployment", PROJECT, "late").spec == before.spec
+
+
 def test_the_deployment_serves_what_the_pipeline_registered(flights: Flights) -> None:
     status = flights.api.get("Deployment", PROJECT, "late").status
     assert status.state == deployment_pb2.DEPLOYMENT_STATE_HEALTHY

@@ -13,6 +13,7 @@ from tests.plans.world import PROJECT
 PIPELINES = ("late", "early", "other")
 TRIGGERS = ("nightly", "hourly", "again", "back")
 DEPLOYMENTS = ("one", "two")
+OTHERS = ("Pipeline", "Deployment")
 CRONS = ("0 3 * * *", "30 4 * * 1", "15 0 1 * *")
 
 
@@ -23,6 +24,7 @@ class Users:
         self.rng = random.Random(seed)
         self._now: dict[tuple[str, str], Any] = {}
         self._was: list[Any] = []
+        self._theirs: dict[tuple[str, str], Any] = {}
 
     def first(self) -> list[Any]:
         """Return what everything begins with."""
@@ -49,9 +51,51 @@ class Users:
             new = make()
             if new is not None:
                 made = [one for one in made if self._key(one) != self._key(new)] + [new]
+        if any(one.DESCRIPTOR.name == "Pipeline" for one in made):
+            # Whether a trigger fits a pipeline is known when that is built: before the apply comes to it, or after.
+            made = [one for one in made if one.DESCRIPTOR.name != "TriggerRun"]
         order = ("Project", "Model", "Pipeline", "Deployment", "TriggerRun")
         made.sort(key=lambda one: order.index(one.DESCRIPTOR.name))
         return made
+
+    def others(self) -> list[Any]:
+        """Return what another manager declares of one resource that is there: a few fields, or fewer than before."""
+        there = [one for kind in OTHERS for one in self._has(kind)]
+        if not there:
+            return []
+        of = self.rng.choice(there)
+        known = self._theirs.get(self._key(of))
+        new = kinds()[of.DESCRIPTOR.name].new(PROJECT, of.metadata.name) if known is None else self._copy(known)
+        self._few(new)
+        self._theirs[self._key(of)] = new
+        return [new]
+
+    def by_hand(self) -> tuple[str, str] | None:
+        """Return the kind and the name of a resource to write to, None if there is none."""
+        there = [self._key(one) for kind in OTHERS for one in self._has(kind)]
+        return self.rng.choice(there) if there else None
+
+    def write(self, resource: Any) -> None:
+        """Change, in place, what somebody has read and writes back."""
+        self._few(resource)
+
+    def _few(self, new: Any) -> None:
+        """Set some fields that others set too, and leave some out."""
+        if self.rng.random() < 0.5:
+            new.spec.owner.name = self.rng.choice(("", "ann", "bob"))
+        if self.rng.random() < 0.5:
+            self._label(new)
+        if new.DESCRIPTOR.name == "Pipeline":
+            new.spec.description = self.rng.choice(("", "of flights", "of delays"))
+        elif models := self._has("Model"):
+            new.spec.desired_revision.name = self.rng.choice(models).metadata.name
+
+    def _label(self, new: Any) -> None:
+        key = self.rng.choice(("team", "tier"))
+        if key in new.metadata.labels and self.rng.random() < 0.4:
+            del new.metadata.labels[key]
+        else:
+            new.metadata.labels[key] = self.rng.choice("ab")
 
     def applied(self, resource: Any) -> None:
         """Note what was applied."""
@@ -110,7 +154,7 @@ class Users:
     def _words(self, new: Any) -> None:
         new.spec.description = self.rng.choice(("", "of flights", "of delays"))
         new.spec.owner.name = self.rng.choice(("", "ann", "bob"))
-        new.metadata.labels["team"] = self.rng.choice("ab")
+        self._label(new)
 
     def _commit(self, new: Any) -> None:
         new.spec.commit.git_ref = self.rng.choice(("aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"))
@@ -154,7 +198,9 @@ class Users:
         if not models:
             return None
         new = kinds()["Deployment"].new(PROJECT, self.rng.choice(DEPLOYMENTS))
-        new.spec.desired_revision.name = self.rng.choice(models).metadata.name
+        if self.rng.random() < 0.5:
+            # Else what it serves is the business of runs, as in an example's document.
+            new.spec.desired_revision.name = self.rng.choice(models).metadata.name
         new.spec.strategy.rolling.increment_percentage = 100
         new.spec.definition.type = 1
         return new

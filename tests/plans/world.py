@@ -182,5 +182,6 @@ def flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spec_of(resource: Any) -> dict[str, Any]:
-    """Return a spec as fields, in protobuf's own JSON."""
-    return flat({"spec": json_format.MessageToDict(resource.spec)})
+    """Return a spec and the labels that people gave as fields, in protobuf's own JSON."""
+    labels = {f"metadata.labels[{key}]": value for key, value in resource.metadata.labels.items() if "/" not in key}
+    return flat({"spec": json_format.MessageToDict(resource.spec)}) | labels

@@ -83,7 +83,7 @@ async def test_a_field_of_a_later_release_stays_through_every_write(any_place: P
 
     wanted = kinds()["Pipeline"].new(PROJECT, "p")
     wanted.spec.description = "declared"
-    stored, outcome = await apply.apply(resources, wanted, "ci", force=True, dry_run=False)
+    stored, outcome = await apply.apply(resources, wanted, apply.Terms("ci", force=True))
     assert outcome == "CONFIGURED"
     faults["apply"] = lost(stored)
 

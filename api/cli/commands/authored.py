@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from api.cli.commands.resources import Force
+
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
 Folder = Annotated[str, typer.Option("--code", metavar="FOLDER", help="The Python code; else beside the file.")]
 
@@ -21,11 +23,12 @@ def apply(
     namespace: Namespace = "",
     folder: Folder = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check at the server; store nothing.")] = False,
+    force: Force = False,
 ) -> None:
     """Apply pipelines; the code of those in Python is packed and traced."""
     from api.cli import authored
 
-    raise typer.Exit(authored.apply(files, namespace=namespace, folder=folder, dry_run=dry_run))
+    raise typer.Exit(authored.apply(files, namespace=namespace, folder=folder, dry_run=dry_run, force=force))
 
 
 def dev_run(

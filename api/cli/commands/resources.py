@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
+from api.client import MANAGER
+
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
+Manager = Annotated[str, typer.Option("--field-manager", help="Who declares the fields.")]
+Force = Annotated[bool, typer.Option("--force-conflicts", help="Take over fields that others set otherwise.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Make each spec exactly what its file says, also where nobody declared it.")
+]
 KindName = Annotated[str, typer.Argument(metavar="KIND", help="pipelines, pipeline_run, pr ...")]
 
 
@@ -23,36 +30,33 @@ def apply(
     ] = None,
     namespace: Namespace = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check at the server; store nothing.")] = False,
-    server_side: Annotated[
-        bool, typer.Option("--server-side", help="Change only fields that the files declare or declared before.")
-    ] = False,
-    manager: Annotated[str, typer.Option("--field-manager", help="Server-side: who declares them.")] = "ma",
-    force: Annotated[
-        bool, typer.Option("--force-conflicts", help="Server-side: take over fields of other managers.")
-    ] = False,
+    manager: Manager = MANAGER,
+    force: Force = False,
+    replace: Replace = False,
     plan: Annotated[
         str, typer.Option("--plan", metavar="FILE", help="What `ma plan -o json` wrote: apply that, or nothing.")
     ] = "",
 ) -> None:
-    """Create or update what YAML files declare."""
+    """Create what YAML files declare, or change it to that; fields of others stay."""
     from api.cli import resources
     from api.cli.exits import USAGE, Failure
 
     if bool(plan) == bool(files):
         raise Failure("give files with --filename (-f), or a plan with --plan", code=USAGE)
     if plan:
-        if dry_run or server_side or namespace:
-            raise Failure("--plan goes alone: a plan says what is applied, and where", code=USAGE)
+        if dry_run or namespace or force or replace or manager != MANAGER:
+            raise Failure("--plan goes alone: a plan says what is applied, where and how", code=USAGE)
         from api.cli import plans
 
         raise typer.Exit(plans.apply(plan))
 
-    if (force or manager != "ma") and not server_side:
-        raise Failure("--field-manager and --force-conflicts belong to --server-side", code=USAGE)
     if not manager:
         raise Failure("--field-manager needs a name", code=USAGE)
-    who = manager if server_side else ""
-    raise typer.Exit(resources.apply(files or [], namespace=namespace, dry_run=dry_run, manager=who, force=force))
+    raise typer.Exit(
+        resources.apply(
+            files or [], namespace=namespace, dry_run=dry_run, manager=manager, force=force, replace=replace
+        )
+    )
 
 
 def get(

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from api.cli.commands.resources import Force, Manager, Replace
+from api.client import MANAGER
+
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The project.", envvar="MA_NAMESPACE")]
 Form = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 
@@ -28,11 +31,14 @@ def plan(
     ],
     namespace: Namespace = "",
     form: Form = "table",
+    manager: Manager = MANAGER,
+    force: Force = False,
+    replace: Replace = False,
 ) -> None:
     """Show what `ma apply` of the same files would change."""
     from api.cli import plans
 
-    raise typer.Exit(plans.plan(files, namespace=namespace, form=form))
+    raise typer.Exit(plans.plan(files, namespace=namespace, form=form, manager=manager, force=force, replace=replace))
 
 
 def show(

@@ -327,12 +327,22 @@ class ApplyRequest(_message.Message):
     FIELD_MANAGER_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     field_manager: _builtins.str
     """Who declares, for example `ci` or `nightly-tuning`; required, at most 128 characters."""
     force: _builtins.bool
     """Whether to take over fields that another manager declared otherwise; default false."""
     dry_run: _builtins.bool
     """Whether to check and answer without storing; default false."""
+    replace: _builtins.bool
+    """Whether the spec becomes exactly what is declared: what nobody declares goes, what others declare only with `force`.
+    What the manager declared of the metadata stays. Default false.
+    """
+    base: _builtins.str
+    """Apply only to the resource that a plan was made for: its `PlannedChange.base`, empty for one that was not there.
+    ABORTED (`PLAN_OUTDATED`) otherwise. Unset means any.
+    """
     @_builtins.property
     def object(self) -> _any_pb2.Any:
         """The resource as its own message, with only the fields that the manager wants; a field at its default is not declared."""
@@ -344,12 +354,16 @@ class ApplyRequest(_message.Message):
         field_manager: _builtins.str = ...,
         force: _builtins.bool = ...,
         dry_run: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+        base: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "base", b"base", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "field_manager", b"field_manager", "force", b"force", "object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "base", b"base", "dry_run", b"dry_run", "field_manager", b"field_manager", "force", b"force", "object", b"object", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__base: _TypeAlias = _typing.Literal["base"]  # noqa: Y015
+    _WhichOneofArgType__base: _TypeAlias = _typing.Literal["_base", b"_base"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base) -> _WhichOneofReturnType__base | None: ...
 
 Global___ApplyRequest: _TypeAlias = ApplyRequest  # noqa: Y015
 
@@ -413,18 +427,30 @@ class PlanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECTS_FIELD_NUMBER: _builtins.int
+    FIELD_MANAGER_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    field_manager: _builtins.str
+    """Who would declare them; empty means `ma`."""
+    force: _builtins.bool
+    """Whether fields of other managers would be taken over; default false."""
+    replace: _builtins.bool
+    """Whether each spec would become exactly what is declared, as in `ApplyRequest`; default false."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
-        """Resources as their own messages, in the order in which they would be created or replaced; at most 500."""
+        """Resources as their own messages, in the order in which they would be applied; at most 500."""
 
     def __init__(
         self,
         *,
         objects: _abc.Iterable[_any_pb2.Any] | None = ...,
+        field_manager: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field_manager", b"field_manager", "force", b"force", "objects", b"objects", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,7 +577,7 @@ class PlannedChange(_message.Message):
     note: _builtins.str
     """What else is to be known, for example why a pipeline could not be built; may be empty."""
     base: _builtins.str
-    """Of a resource that is applied: its uid and generation; empty if it does not exist."""
+    """Stands for a resource that is applied as it is now: its spec, and who manages what; empty if it does not exist."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """What differs, by field; of what is created each field that is set. Empty for what stays."""

@@ -17,7 +17,11 @@ from pathlib import Path
 RAY_ADDRESS = re.compile(r"(ray://)?(\[[0-9A-Fa-f:]+\]|[\w.-]+):[0-9]{1,5}\Z", re.ASCII)
 SPARK_URL = re.compile(r"(sc://|spark://|k8s://|local(\[|\Z)|yarn\Z)", re.ASCII)
 CONNECT = "sc://"
-NO_CLUSTER = "needs a Kubernetes cluster, and this release reaches none: use local or ray"
+NO_CLUSTER = "needs a Kubernetes cluster: set MA_KUBERNETES where the platform runs (docs/kubernetes.md), or use local"
+NO_CLIENT = (
+    "needs Kubernetes' client, which is not installed here: pip install 'michelangelo-airflow[kubernetes]' where the "
+    "platform is, or use local"
+)
 NO_PYSPARK = (
     "needs pyspark, which is not installed here: pip install 'michelangelo-airflow[spark]' where the platform is, or "
     "use local or ray"
@@ -62,7 +66,9 @@ def read(environ: Mapping[str, str], faults: list[str]) -> EngineSettings:
 def unconfigured(engine: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return why no step can run on an engine here, with the way out; empty if one can."""
     if engine == "kubernetes_job":
-        return NO_CLUSTER
+        if not environ.get("MA_KUBERNETES"):
+            return NO_CLUSTER
+        return "" if _has("kubernetes") else NO_CLIENT
     if engine == "spark":
         if not _has("pyspark"):
             return NO_PYSPARK

@@ -18,6 +18,8 @@ ENDED = "ended.json"
 RESULT = "result.json"
 EXCEPTION = "exception.json"
 LOG = "log"
+PENDING = "pending.json"
+"""What a job of a cluster waits for: reason and message, empty once it has begun."""
 ENVIRONMENTS = ".environments"
 
 MOST_LINES = 20

@@ -172,6 +172,8 @@ class PythonTaskOperator(JobOperator):
         """Return the step as a job."""
         step, run = self._step(context), run_of(context)
         run["root_dir"] = str(unpacked(run["project"], authored_of(context).code))
+        # An engine on another machine unpacks it there.
+        run["code"] = authored_of(context).code
         memory = step.resources.get("memory")
         return JobSpec(
             job_id(context),

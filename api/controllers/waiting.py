@@ -1,19 +1,28 @@
 """Why a run or a step that Airflow has does not go on yet, and its place in the queue.  Reads Airflow; never fails.
 
 What many runs ask is asked of Airflow once in two seconds.  Who has waited for less than a second is not explained.
+What a job of a cluster waits for lies where the job's engine tells it, in the artifact store.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from api import evidence as left
 from api.airflow import DagRun, Task
+from api.artifact_urls import below
+from api.code_store import files_at
 from api.controllers import pending
 from api.controllers.platform import Platform
 from api.controllers.steps import ENDED, flat, step_name
 from api.errors import NotFound, Unavailable
+from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
+from api.run_names import job_name
 
 EXPLAINED_S = 1.0
 # Airflow itself lets nobody wait so long who could begin.
@@ -24,6 +33,7 @@ ORDER_FRESH_S = 60.0
 MOST_KEPT = 1000
 MOST_EXPLAINED = 50
 MOST_NAMED = 3
+LONGEST_REASON, LONGEST_MESSAGE = 64, 500
 WAITING_TASKS = ("scheduled", "queued")
 Told = tuple[str, str]
 """Reason and message, both empty for who does not wait, or not for long."""
@@ -36,6 +46,9 @@ class Waiting:
     def __init__(self, platform: Platform) -> None:
         self._airflow = platform.airflow
         self._now = platform.now
+        config = platform.config
+        # Only jobs of a cluster wait after Airflow has begun them.
+        self._jobs = files_at(below(config.artifacts_url, "jobs")) if config.kubernetes.on else None
         self._kept: dict[tuple[str, ...], tuple[datetime, Any]] = {}
 
     async def tell(self, run: Any, observed: DagRun, tasks: Sequence[Task]) -> bool:
@@ -45,8 +58,9 @@ class Waiting:
             if observed.state == "queued":
                 told = await self._in_line(observed)
             else:
-                explained = await self._explained(run, observed, tasks)
-                told = NOTHING if _has_begun(observed, tasks) else explained
+                outside = await self._in_cluster(observed, tasks)
+                explained = await self._explained(run, observed, tasks, outside)
+                told = NOTHING if _has_begun(observed, [task for task in tasks if task not in outside]) else explained
         except (Unavailable, NotFound):
             return False
         if told[0]:
@@ -73,7 +87,27 @@ class Waiting:
             return pending.CONCURRENCY, _place(queued, observed.run_id, "runs") + text
         return (pending.RESOURCES, "Airflow's scheduler is busy or stands still") if waited_s > BUSY_S else NOTHING
 
-    async def _explained(self, run: Any, observed: DagRun, tasks: Sequence[Task]) -> Told:
+    async def _in_cluster(self, observed: DagRun, tasks: Sequence[Task]) -> Mapping[Task, Told]:
+        """Return what the jobs of tasks wait for that a cluster has, but has not begun."""
+        waiting = [task for task in tasks if task.state == "deferred"][:MOST_EXPLAINED] if self._jobs else ()
+        found: dict[Task, Told] = {}
+        for task in waiting:
+            job = job_name(observed.dag_id, observed.run_id, task.task_id, task.map_index)
+            ask = functools.partial(asyncio.to_thread, self._told_of, job)
+            told = await self._fresh(("job", job), FRESH_S, ask)
+            if told[0]:
+                found[task] = told
+        return found
+
+    def _told_of(self, job: str) -> Told:
+        assert self._jobs is not None
+        try:
+            told = json.loads(self._jobs.read(f"{job}/{left.PENDING}"))
+            return str(told.get("reason", ""))[:LONGEST_REASON], str(told.get("message", ""))[:LONGEST_MESSAGE]
+        except (OSError, ValueError, AttributeError):
+            return NOTHING
+
+    async def _explained(self, run: Any, observed: DagRun, tasks: Sequence[Task], outside: Mapping[Task, Told]) -> Told:
         """Set the messages of steps that wait; returns why the first of them waits for its place."""
         steps = {step.name: step for step in flat(run.status.steps)}
         found, before = NOTHING, await self._before(observed, tasks)
@@ -81,7 +115,11 @@ class Waiting:
             step = steps.get(step_name(task))
             if step is None:
                 continue
-            if task.state in WAITING_TASKS:
+            if task in outside:
+                step.state = wire.PIPELINE_RUN_STEP_STATE_PENDING
+                step.message = f"its job waits in the cluster, {': '.join(filter(None, outside[task]))}"
+                found = found if found[0] else (outside[task][0], step.message)
+            elif task.state in WAITING_TASKS:
                 told = await self._for_a_place(observed, task, tasks)
                 step.message = told[1]
                 found = found if found[0] else told

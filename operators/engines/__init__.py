@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 from api.config import load
 from operators.engines.base import Engine
+from operators.engines.kubernetes import KubernetesEngine
 from operators.engines.local import LocalEngine
 from operators.engines.ray import RayEngine
 
-ENGINES = {"local": LocalEngine, "ray": RayEngine}
+ENGINES: Mapping[str, Callable[[Path], Engine]] = {
+    "kubernetes_job": KubernetesEngine,
+    "local": LocalEngine,
+    "ray": RayEngine,
+}
 
 
 def engine(name: str) -> Engine:

@@ -354,7 +354,7 @@ def test_a_file_that_a_power_cut_left_empty_is_as_none(place: Place, name: str) 
 def test_no_engine_of_a_wrong_name_is_given() -> None:
     from operators.engines import engine
 
-    with pytest.raises(ValueError, match="'spark': use local, ray"):
+    with pytest.raises(ValueError, match="'spark': use kubernetes_job, local, ray"):
         engine("spark")
 
 

@@ -14,7 +14,7 @@ from api.notifications.receivers import admit_notifications
 from api.plain_admitters import admit_plain_pipeline, admit_plain_run, admit_plain_trigger, named_faults
 from api.resources import Admitter, Resources
 from api.revision_admitters import admit_revision, pinned, take_draft
-from api.run_wishes import admit_ttl, admit_wishes
+from api.run_wishes import admit_attempts, admit_ttl, admit_wishes
 from api.schedules import MOST_ENTRIES, trigger_faults
 from api.store.base import Key
 from api.subscriptions.admitters import admit_event, admit_subscription
@@ -241,11 +241,11 @@ def _source_faults(old: Any | None, spec: Any, pipeline: Any | None) -> Found:
 
 ADMITTERS: Mapping[str, Sequence[Admitter]] = {
     "Draft": (admit_draft,),
-    "Project": (admit_ttl,),
+    "Project": (admit_ttl, admit_attempts),
     "Revision": (admit_revision,),
     "Event": (admit_event,),
-    "Pipeline": (admit_plain_pipeline, admit_pipeline, admit_ttl, admit_notifications),
-    "PipelineRun": (admit_plain_run, admit_run, admit_wishes, admit_notifications),
+    "Pipeline": (admit_plain_pipeline, admit_pipeline, admit_ttl, admit_attempts, admit_notifications),
+    "PipelineRun": (admit_plain_run, admit_run, admit_wishes, admit_attempts, admit_notifications),
     "Subscription": (admit_subscription,),
     "TriggerRun": (admit_trigger, admit_plain_trigger, admit_notifications),
 }

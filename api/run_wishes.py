@@ -7,6 +7,7 @@ from typing import Any
 
 from api.errors import FailedPrecondition, FieldViolation, NotFound
 from api.kinds import Resource
+from api.lost_runs import attempts_fault
 from api.resources import Resources
 from api.revisions import content_of
 from api.store.base import Key
@@ -50,6 +51,11 @@ async def admit_wishes(resources: Resources, old: Resource | None, new: Resource
 async def admit_ttl(_: Resources, old: Resource | None, new: Resource) -> Sequence[FieldViolation]:
     """Check for how long runs are to be kept."""
     return ttl_fault(new)
+
+
+async def admit_attempts(_: Resources, old: Resource | None, new: Resource) -> Sequence[FieldViolation]:
+    """Check how often runs are begun that Airflow loses."""
+    return attempts_fault(new)
 
 
 async def _create_faults(resources: Resources, new: Any) -> Sequence[FieldViolation]:

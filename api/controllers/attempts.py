@@ -1,7 +1,8 @@
 """Attempts of a run: each time that an ended run is begun again, by a retry or by somebody in Airflow, it is another.
 
 The states of one attempt only move forward (`guarantees.md` G8); which attempt a status tells of is its condition
-`Attempt`, absent for the first.  All attempts are the same DAG run.
+`Attempt`, absent for the first.  All attempts are the same DAG run, unless Airflow lost it: then the next one has a DAG
+run of its own, named by their number.  That number is in the status before that DAG run is asked for.
 """
 
 from __future__ import annotations
@@ -23,9 +24,25 @@ def attempt_of(run: Any) -> int:
     return int(noted(run, ATTEMPT).get("number", 1))
 
 
+def dag_run_of(run: Any) -> int:
+    """Return which DAG run the status of a run tells of, from 1."""
+    return int(noted(run, ATTEMPT).get("dag_run", 1))
+
+
+def begin_anew(run: Any, reason: str, message: str) -> None:
+    """Let the status tell of the next attempt, in a DAG run that is to be made: Airflow has the one before no more."""
+    number = dag_run_of(run) + 1
+    begin_again(run, reason, message)
+    note(run, ATTEMPT, {"number": attempt_of(run), "dag_run": number})
+    status = run.status
+    for field in ("workflow_run_id", "log_url"):
+        status.ClearField(field)
+    del status.steps[:]
+
+
 def begin_again(run: Any, reason: str, message: str) -> None:
     """Let the status tell of the next attempt, which has not begun.  `message`: why, and who wished it."""
-    number = attempt_of(run) + 1
+    number, dag_run = attempt_of(run) + 1, dag_run_of(run)
     status = run.status
     status.state = wire.PIPELINE_RUN_STATE_PENDING
     status.error_message = ""
@@ -33,7 +50,7 @@ def begin_again(run: Any, reason: str, message: str) -> None:
         status.ClearField(field)
     set_condition(run, "Succeeded", None, reason)
     set_condition(run, ATTEMPT, True, reason, f"attempt {number}: {message}")
-    note(run, ATTEMPT, {"number": number})
+    note(run, ATTEMPT, {"number": number, "dag_run": dag_run})
 
 
 def note(run: Any, name: str, value: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from api import failpoints
 from api.airflow import DagRun
 from api.controllers import pending
-from api.controllers.attempts import begin_again, in_airflow
+from api.controllers.attempts import begin_again, begin_anew, dag_run_of, in_airflow
 from api.controllers.conditions import set_condition
 from api.controllers.edits import ended_steps, in_somebodys_name, is_marked_failed, marked_steps, say_changed
 from api.controllers.plain_dags import PlainDags
@@ -25,6 +25,7 @@ from api.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import Resource
+from api.lost_runs import attempts_of
 from api.pipeline_dags import OF_REVISION, dag_of, dag_of_pipeline, has_own_dag
 from api.store.base import Change, Criterion, Group, Key, Operator
 from api.store.values import DELETING
@@ -37,7 +38,7 @@ FINALIZER = "michelangelo.airflow/dag-run"
 ADOPTED = "michelangelo.airflow/adopted-run"
 COLLISION = "DAG run {} belongs to another"
 NOT_READY = "EngineNotReady"
-ATTEMPT = 1
+LOST = "the DAG run was deleted in Airflow"
 ACTIVE_RESYNC_S = 10.0
 # All active runs together are looked at so often: what changed is reported, or found by one look at all recent runs.
 RESYNCS_PER_S = 20.0
@@ -49,8 +50,8 @@ LONGEST_NOTE = 1000
 
 
 def run_id(run: Any) -> str:
-    """Return the id of a run's DAG run: the adopted one's, or one computed from uid and attempt."""
-    return run.metadata.annotations.get(ADOPTED) or f"ma__{run.metadata.uid}__{ATTEMPT}"
+    """Return the id of a run's DAG run: the adopted one's, or one computed from uid and how many Airflow lost."""
+    return run.metadata.annotations.get(ADOPTED) or f"ma__{run.metadata.uid}__{dag_run_of(run)}"
 
 
 class PipelineRunController:
@@ -150,8 +151,7 @@ class PipelineRunController:
         run.status.state = run.status.state or wire.PIPELINE_RUN_STATE_PENDING
         observed = await self._observe(name, run)
         if observed is None and run.status.workflow_run_id:
-            self._fail(run, "EngineRunLost", "the DAG run was deleted in Airflow", SYSTEM)
-            say_changed(run, "the DAG run was deleted in Airflow")
+            await self._lose(name, run)
             external = True
         elif observed is None and ADOPTED in run.metadata.annotations:
             self._fail(run, "EngineRunLost", "Airflow has no such DAG run", SYSTEM)
@@ -184,6 +184,23 @@ class PipelineRunController:
         # What a person did outside of the API is in the audit log all the same.
         await (resources.of(in_somebodys_name()) if external else resources).update_status(run)
         return self._again_s(run)
+
+    async def _lose(self, name: str, run: Any) -> None:
+        """End a run that Airflow lost, or let its next attempt begin if that is its policy."""
+        say_changed(run, LOST)
+        here = run.metadata.namespace
+        project = await self._platform.resources.find(Key("Project", here, here))
+        shown = run.status.source_pipeline.pipeline
+        most = attempts_of(run, shown, *([] if project is None else [project]))
+        if run.spec.kill:
+            end(run, wire.PIPELINE_RUN_STATE_KILLED, "Killed", LOST, self._platform.now())
+        elif ADOPTED in run.metadata.annotations or dag_run_of(run) >= most:
+            told = f"{LOST}, {dag_run_of(run)} of {most} times" if most > 1 else LOST
+            self._fail(run, "EngineRunLost", told, SYSTEM)
+        else:
+            self._keys.pop((name, run_id(run)), None)
+            begin_anew(run, "EngineRunLost", f"{LOST}; it is begun at most {most} times")
+            self._platform.wake(Key("PipelineRun", here, run.metadata.name))
 
     def _again_s(self, run: Any) -> float | None:
         """Return when to look again at a run: soon, a few times, if it is said to have ended and looks active."""

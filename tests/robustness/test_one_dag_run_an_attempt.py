@@ -21,6 +21,7 @@ from api.errors import ApiError
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.kinds import kinds
+from api.lost_runs import ATTEMPTS
 from api.manifests import Manifests
 from api.resources import Resources
 from api.store.base import Key
@@ -31,6 +32,7 @@ from tests.robustness.fakes.backend import FakeBackend
 
 FAILPOINTS = ("before_post", "request_lost", "response_lost", "after_post", "before_status", "none")
 SEEDS = 170
+MOST = 3
 KEY = Key("PipelineRun", "flights", "one")
 
 
@@ -92,8 +94,9 @@ class Place:
         await self.resources.update_status(pipeline)
         await self.submit()
 
-    async def submit(self) -> None:
+    async def submit(self, attempts: int = 1) -> None:
         run = kinds()["PipelineRun"].new("flights", "one")
+        run.metadata.labels[ATTEMPTS] = str(attempts)
         run.spec.pipeline.namespace, run.spec.pipeline.name = "flights", "train"
         await self.resources.create(run)
 
@@ -144,6 +147,27 @@ async def test_a_crash_around_the_post_never_begins_a_second_dag_run(place: Plac
         await place.resources.delete("PipelineRun", "flights", "one")
         await place.look()
         await place.submit()
+
+
+@pytest.mark.parametrize("point", FAILPOINTS)
+async def test_a_lost_run_is_begun_again_once_an_attempt_whatever_dies(place: Place, point: str) -> None:
+    """By policy three times at most, each under its own number: never two at a time, never one number twice."""
+    rng = random.Random(point)
+    for _ in range(SEEDS // 20):
+        await place.resources.delete("PipelineRun", "flights", "one")
+        place.airflow.runs.clear()
+        await place.look()
+        place.airflow.posts.clear()
+        await place.submit(MOST)
+        while (run := await place.run()).status.state not in TERMINAL:
+            await place.look(rng.choice([point, "none"]))
+            assert len(place.airflow.runs) <= 1
+            # Of one that is lost before anybody has seen it, its own number is begun once more.
+            told = (await place.run()).status.workflow_run_id
+            for lost in [one for one in place.airflow.runs.values() if one.run_id == told and rng.random() < 0.5]:
+                place.airflow.lose(lost)
+        uid = run.metadata.uid
+        assert [post[1] for post in place.airflow.posts] == [f"ma__{uid}__{number + 1}" for number in range(MOST)]
 
 
 async def test_two_leaders_at_once_begin_one_dag_run(place: Place) -> None:

@@ -51,7 +51,9 @@ async def test_a_tagged_dag_becomes_a_pipeline_that_says_what_airflow_says(world
     assert pipeline.spec.manifest.file_path == "late_flights.py"
     assert (pipeline.spec.description, pipeline.spec.owner.name) == ("plain", "team")
     revision = await world.resources.get("Revision", "flights", pipeline.status.latest_revision.name)
-    assert content_of(revision).spec == pipeline.spec
+    kept = content_of(revision)
+    assert kept is not None
+    assert kept.spec == pipeline.spec
     assert "flights.delays" not in world.airflow.dags, "nothing is built of it"
 
 

@@ -6,6 +6,7 @@ The DAG run's id is computed from the run's uid and attempt, so that whoever tri
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ COLLISION = "DAG run {} belongs to another"
 NOT_READY = "EngineNotReady"
 LOST = "the DAG run was deleted in Airflow"
 ACTIVE_RESYNC_S = 10.0
+# The tasks of a run report one by one; those that do within this time are looked at together.  An end never waits.
+BETWEEN_LOOKS_S = 0.25
 # All active runs together are looked at so often: what changed is reported, or found by one look at all recent runs.
 RESYNCS_PER_S = 20.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
@@ -70,6 +73,9 @@ class PipelineRunController:
         self._keys: dict[tuple[str, str], Key] = {}
         self._changed: set[Key] = set()
         self._ending: dict[Key, int] = {}
+        # When those that go on were looked at, seconds of the loop's clock, and whose next look is planned.
+        self._looked: dict[Key, float] = {}
+        self._planned: set[Key] = set()
 
     @property
     def unsettled(self) -> Group:
@@ -104,6 +110,16 @@ class PipelineRunController:
         self._changed.add(key)
         if ended:
             self._ending[key] = 0
+        loop = asyncio.get_running_loop()
+        wait_s = self._looked.get(key, float("-inf")) + BETWEEN_LOOKS_S - loop.time()
+        if ended or wait_s <= 0:
+            self._platform.wake(key)
+        elif key not in self._planned:
+            self._planned.add(key)
+            loop.call_later(wait_s, self._look, key)
+
+    def _look(self, key: Key) -> None:
+        self._planned.discard(key)
         self._platform.wake(key)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -116,15 +132,18 @@ class PipelineRunController:
         if run.metadata.HasField("deletionTimestamp"):
             await self._cancel_and_forget(run)
             self._keys.pop(name, None)
+            self._looked.pop(key, None)
             return None
         changed = key in self._changed
         self._changed.discard(key)
+        self._looked[key] = asyncio.get_running_loop().time()
         again_s = None
         if changed or is_wished(run) or not has_ended(run):
             run = await self._platform.resources.set_finalizer(run, FINALIZER, present=True)
             again_s = await self._follow(key, run, changed)
         if has_ended(run):
             self._keys.pop(name, None)
+            self._looked.pop(key, None)
         return again_s
 
     async def _follow(self, key: Key, run: Any, changed: bool) -> float | None:

@@ -139,7 +139,11 @@ class RunReport:
         if task.start is None or task.state is None:
             return step
         shown = bounded if DAG_ANNOTATION in run.metadata.annotations else _as_it_is
-        _fill(step.input, shown(await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs")))
+        if known is not None and known.attempt_ids == step.attempt_ids and known.input.fields:
+            # A try's inputs do not change.
+            step.input.CopyFrom(known.input)
+        else:
+            _fill(step.input, shown(await self._airflow.xcom(observed.dag_id, observed.run_id, task, "inputs")))
         if task.state == "success":
             given = await self._airflow.xcom(observed.dag_id, observed.run_id, task, "return_value")
             _fill(step.output, shown(given))

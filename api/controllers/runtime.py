@@ -187,7 +187,11 @@ class Manager:
                 queue = self._queues[each.kind]
                 mine = change.type is not ChangeType.DELETED and each.kind in (EVERY, change.key.kind)
                 if mine and not each.settled(change.resource):
-                    queue.add(change.key, routine=is_report(change))
+                    if is_report(change) and isinstance(each, Patient) and each.waits(change.resource):
+                        # It wrote down itself what it saw, and is told of what happens next.
+                        queue.add_after(change.key, ROUTINE_S, routine=True)
+                    else:
+                        queue.add(change.key, routine=is_report(change))
                 for key in await each.related(change):
                     queue.add(key)
 

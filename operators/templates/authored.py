@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, TriggerRule
+from airflow.sdk import DAG, BaseOperator, Param, TaskGroup, TriggerRule, get_parsing_context
 
 from operators.authoring.graph import Graph, Loop, Step, read
 from operators.python_task import AUTHORED, Authored, ItemsOperator, PythonTaskOperator
@@ -23,7 +23,10 @@ RETRY_DELAY = timedelta(seconds=1)
 def authored_dag(
     graph: Mapping[str, Any], code: str, *, dag_id: str, described: Mapping[str, Any], owner: str = "", **settings: Any
 ) -> DAG:
-    """Return the DAG of a graph.  `code`: SHA-256 of its packed files.  Raises InvalidArgument for a bad graph."""
+    """Return the DAG of a graph; inside a task only what that task needs of it.
+
+    code: SHA-256 of its packed files.  Raises InvalidArgument for a bad graph.
+    """
     found = read(graph)
     dag = DAG(
         dag_id,
@@ -35,7 +38,7 @@ def authored_dag(
         **settings,
     )
     with dag:
-        _Builder(found).build()
+        _Builder(found).build(get_parsing_context().task_id)
     return dag
 
 
@@ -59,13 +62,29 @@ class _Builder:
         self._groups: dict[str, TaskGroup] = {}
         self._loops = {loop.name: loop for loop in graph.loops}
 
-    def build(self) -> None:
-        """Make a task of every loop and step, in an order in which each comes after what it needs."""
+    def build(self, task: str | None = None) -> None:
+        """Make a task of every loop and step, in an order in which each comes after what it needs.
+
+        task: make only this one and, where it is one of a loop, what Airflow maps with it.
+        """
+        wanted = None if task is None else self._mapped_with(task)
         for name in self._graph.order():
+            if wanted is not None and name not in wanted:
+                continue
             loop = self._loops.get(name)
             made = self._items(loop) if loop is not None else self._step(self._graph.step(name))
             self._tasks[name] = made
-            made.set_upstream([self._tasks[need] for need in sorted(self._graph.needs(name))])
+            needs = (need for need in sorted(self._graph.needs(name)) if need in self._tasks)
+            made.set_upstream([self._tasks[need] for need in needs])
+
+    def _mapped_with(self, task: str) -> set[str]:
+        """Return a step with its loop, a loop with its steps."""
+        return {task} | {
+            other
+            for step in self._graph.steps
+            if step.foreach and task in (step.name, step.foreach)
+            for other in (step.name, step.foreach)
+        }
 
     def _items(self, loop: Loop) -> BaseOperator:
         return ItemsOperator(

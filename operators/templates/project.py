@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from airflow.sdk import DAG, get_parsing_context
 
 from api.config import load
 from operators.templates import params
+
+HIDDEN, TRIGGER = ".hidden.json", ".trigger.json"
+"""How the names of manifests end that are not those of pipelines."""
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ def dags_of_project(project: str) -> dict[str, DAG]:
     """
     wanted = get_parsing_context().dag_id
     found: dict[str, DAG] = {}
-    for path in sorted((load().manifests_path / project).glob("*.json")):
+    for path in _paths(load().manifests_path / project, wanted):
         try:
             manifest = json.loads(path.read_text())
             name = dag_id_of(manifest)
@@ -36,6 +39,16 @@ def dags_of_project(project: str) -> dict[str, DAG]:
         except Exception:
             log.exception("manifest %s cannot be read", path.name)
     return found
+
+
+def _paths(folder: Path, wanted: str | None) -> Sequence[Path]:
+    """Return the manifests to read: all of a project, or where the one of a DAG may be."""
+    if wanted is not None:
+        name = wanted.partition(".")[2]
+        named = [folder / f"{name}{ending}" for ending in (".json", HIDDEN, TRIGGER)]
+        if found := [path for path in named if path.exists()]:
+            return found
+    return sorted(folder.glob("*.json"))
 
 
 def _built_or_broken(manifest: Mapping[str, Any], name: str, path: Path) -> DAG:

@@ -240,3 +240,29 @@ def test_sub_pipelines_are_task_groups() -> None:
     assert {group for group in groups if group} == {"clean", "clean__deep"}
     assert list(groups["clean__deep"].children) == ["clean.deep.fit"]
     assert dag.get_task("clean.load").downstream_task_ids == {"clean.deep.fit"}
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        ("rounds", ["outer.items", "rounds"]),
+        ("outer.items", ["outer.items", "rounds"]),
+        ("again", ["again", "inner.items"]),
+        ("inner.items", ["again", "each", "inner.items"]),
+        ("all", ["all"]),
+    ],
+)
+def test_a_task_builds_itself_and_what_is_mapped_with_it(
+    task: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", task)
+    dag = build(pipeline("nested", template="python", graph=GRAPHS["nested"], code="0" * 64))
+    assert sorted(dag.task_dict) == wanted
+    monkeypatch.delenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID")
+    whole = build(pipeline("nested", template="python", graph=GRAPHS["nested"], code="0" * 64))
+    assert type(dag.get_task(task)) is type(whole.get_task(task))
+    assert mapped_over(dag.get_task(task)) == mapped_over(whole.get_task(task))
+
+
+def mapped_over(task: Any) -> list[str]:
+    return [each.task_id for each in task.iter_mapped_dependants()]

@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
+from api.config import Config
 from operators.templates import project
 from operators.templates.project import build, dag_id_of, dags_of_project
 from tests.dags.manifests import pipeline, step, trigger
@@ -135,6 +136,26 @@ def test_a_task_builds_its_own_dag_alone(home: Path, write: Write, monkeypatch: 
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "train")
     assert [dag.dag_id for dag in dags_of_project("flights").values()] == ["flights.p3"]
     assert built == ["p3"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "dag_id"),
+    [
+        (pipeline("late.v2"), "flights.late.v2"),
+        ({**pipeline("train"), "name": "train.rev_7", "pipeline": "train", "hidden": True}, "flights.train.rev_7"),
+        (trigger("nightly"), "flights.train.nightly"),
+    ],
+)
+def test_a_task_reads_no_manifest_but_that_of_its_dag(
+    home: Path, write: Write, monkeypatch: pytest.MonkeyPatch, manifest: Any, dag_id: str
+) -> None:
+    write(pipeline("other"), pipeline("train"), manifest)
+    # Were it read, what it says would be an error of the task.
+    folder = Config(home=home, projects_root=home).manifests_path / "flights"
+    (folder / "other.json").write_text("{")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", dag_id)
+    assert [dag.dag_id for dag in dags_of_project("flights").values()] == [dag_id]
+    assert project._paths(folder, dag_id) != project._paths(folder, None)
 
 
 def test_ids_are_those_that_the_api_server_asks_for() -> None:

@@ -23,6 +23,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from api.config import load
 from operators.timetable import TriggerTimetable
+from operators.wake import WakeMiddleware
 
 MOST_WAITING = 1000
 MOST_TOGETHER = 100
@@ -154,3 +155,4 @@ class MichelangeloPlugin(AirflowPlugin):
     name = "michelangelo"
     listeners = [Listener()]  # noqa: RUF012
     timetables = [TriggerTimetable]  # noqa: RUF012
+    fastapi_root_middlewares = [{"name": "wake", "middleware": WakeMiddleware}]  # noqa: RUF012

@@ -73,6 +73,10 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
         "workers": _workers(),
         "dag_processor": _dag_processor(config),
         "logging": _logging(config),
+        "sdk": {
+            "coordinators": json.dumps({"tasks": {"classpath": "operators.task_exit.TaskCoordinator"}}),
+            "queue_to_coordinator": json.dumps({"default": "tasks"}),
+        },
         "usage_data_collection": {"enabled": "False"},
     }
     settings = {
@@ -85,7 +89,7 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
 
 def _core(config: Config, keys: Keys) -> dict[str, str]:
     return {
-        "executor": "LocalExecutor",
+        "executor": "operators.warm_executor.WarmExecutor",
         "parallelism": "6",
         "fernet_key": keys.fernet_key,
         "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -111,7 +115,7 @@ def _api(config: Config) -> dict[str, str]:
 
 def _scheduler() -> dict[str, str]:
     return {
-        "scheduler_idle_sleep_time": "0.1",
+        "scheduler_idle_sleep_time": "0",
         # A worker that died is noticed after 30 + 5 s, a scheduler that was killed after 20 + 10 s.
         "task_instance_heartbeat_timeout": "30",
         "task_instance_heartbeat_timeout_detection_interval": "5",

@@ -143,7 +143,7 @@ def test_a_task_builds_its_own_dag_alone(home: Path, write: Write, monkeypatch: 
     [
         (pipeline("late.v2"), "flights.late.v2"),
         ({**pipeline("train"), "name": "train.rev_7", "pipeline": "train", "hidden": True}, "flights.train.rev_7"),
-        (trigger("nightly"), "flights.train.nightly"),
+        (trigger("nightly", pipeline="train"), "flights.train.nightly"),
     ],
 )
 def test_a_task_reads_no_manifest_but_that_of_its_dag(

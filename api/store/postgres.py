@@ -97,6 +97,9 @@ class Session:
         except psycopg.Error as error:
             raise LostError(refusal(error), alone=False) from error
 
+    def rest(self) -> None:
+        """Do nothing: the database has processes for that."""
+
     def close(self) -> None:
         """Disconnect."""
         self._link.drop()

@@ -35,6 +35,10 @@ READERS = 4
 BUSY_S = 5.0
 # A larger file is checked while the store already works: a check takes 2 seconds for each GiB.
 CHECKED_BYTES = 64 * 1024 * 1024
+# After so many transactions what is in the log is copied into the file, when their writes are answered: a commit that
+# does it lets its write wait for 10 ms more.  One that finds so many pages there, of large objects, still does.
+COPIED_AFTER = 48
+MOST_LOGGED_PAGES = 4000
 # How soon a watcher hears of what another process wrote; to ask costs a few microseconds.
 POLL_S = 0.25
 NO_MORE_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
@@ -96,6 +100,8 @@ class Session:
     def __init__(self, path: Path, window: int, window_s: float) -> None:
         self._path, self._window, self._window_s = path, window, window_s
         self.db = _open(path)
+        self.db.execute(f"PRAGMA wal_autocheckpoint={MOST_LOGGED_PAGES}")
+        self._logged = 0
 
     def begin(self) -> Database:
         """Begin a transaction."""
@@ -106,6 +112,7 @@ class Session:
 
     def commit(self, *, changed: bool) -> None:
         """Commit; return when it is on the disk."""
+        self._logged += 1
         try:
             self.db.commit()
         except sqlite3.Error as error:
@@ -128,6 +135,14 @@ class Session:
             return sql.tidy(db, self._window, self._window_s)
         except sqlite3.Error as error:
             raise LostError(refusal(self._path, error), alone=False) from error
+
+    def rest(self) -> None:
+        """Copy the log into the file, now and then."""
+        if self._logged >= COPIED_AFTER:
+            self._logged = 0
+            # On a full disk it stays in the log, where every reader finds it.
+            with contextlib.suppress(sqlite3.Error):
+                self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Disconnect."""

@@ -64,6 +64,10 @@ class Session(Protocol):
         """Forget some of what need not be kept; whether there may be more."""
         ...
 
+    def rest(self) -> None:
+        """Do between transactions what nobody has to wait for.  Raises nothing."""
+        ...
+
     def close(self) -> None:
         """Disconnect."""
         ...
@@ -165,6 +169,7 @@ class Writer:
                 self._tidy()
                 if self._waiting:
                     break
+            self._session.rest()
 
     def _group(self) -> list[Job[Any]]:
         """Return those that wait; when nobody does, the thread is free."""

@@ -107,7 +107,7 @@ class Config:
     """Where the parts stand.  Ports are on 127.0.0.1; paths are absolute; see `docs/configuration.md`.
 
     api_host: where the API server listens, and the host at which clients find it; lease_ttl_s: a leader that froze is
-    replaced after so long.
+    replaced after so long; own_dags: a folder of plain DAG files, which Airflow reads too.
     """
 
     home: Path
@@ -125,6 +125,7 @@ class Config:
     blobs: str = field(default="", repr=False)
     artifacts: str = ""
     audit_anchor: Path | None = None
+    own_dags: Path | None = None
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     notify: NotifySettings = field(default_factory=NotifySettings)
     engines: EngineSettings = field(default_factory=EngineSettings)
@@ -267,6 +268,7 @@ class Config:
             "MA_BLOBS": self.blobs,
             "MA_ARTIFACTS": self.artifacts,
             "MA_AUDIT_ANCHOR": str(self.audit_anchor or ""),
+            "MA_DAGS": str(self.own_dags or ""),
             **self._auth_environ(),
             **self.limits.environ(),
             **self.notify.environ(),
@@ -351,6 +353,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         limits=read_limits(environ, faults),
         notify=read_notify(environ, faults),
         artifacts=read_artifacts(environ, faults),
+        own_dags=_path(environ, "MA_DAGS"),
         engines=read_engines(environ, faults),
         kubernetes=read_kubernetes(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),

@@ -72,6 +72,12 @@ def fault_of(tag: str, dags: Sequence[Any]) -> str:
     return ""
 
 
+def name_taken(dag: Any, project: str, pipeline: str) -> str:
+    """Return why a DAG is no Pipeline whose name somebody took."""
+    told = "which was applied already: name another in the tag, or delete that one"
+    return f"NAME_TAKEN: DAG {dag.dag_id} ({dag.file}) is tagged as Pipeline {project}/{pipeline}, {told}"
+
+
 def _named(dags: Sequence[Any]) -> str:
     told = [f"DAG {dag.dag_id} ({dag.file})" for dag in sorted(dags, key=lambda dag: str(dag.dag_id))[:5]]
     return " and ".join(told) or "a DAG"

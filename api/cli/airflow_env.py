@@ -136,6 +136,8 @@ def _workers() -> dict[str, str]:
 
 def _dag_processor(config: Config) -> dict[str, str]:
     bundles = {"templates": ROOT / "dags", "projects": config.dags_path}
+    if config.own_dags is not None:
+        bundles["own"] = config.own_dags
     listed = [
         {"name": name, "classpath": LOCAL_BUNDLE, "kwargs": {"path": str(path), "refresh_interval": 5}}
         for name, path in bundles.items()

@@ -15,7 +15,7 @@ from api.controllers.platform import Platform
 from api.errors import ApiError, Conflict, NotFound, Unavailable
 from api.kinds import kinds
 from api.pipeline_dags import plain_dag
-from api.plain_dags import PREFIX, fault_of, fill, place_of, schemas_of, tag_of, tags_among
+from api.plain_dags import PREFIX, fault_of, fill, name_taken, place_of, schemas_of, tag_of, tags_among
 from api.store.base import Key
 from api.workflows import HIDDEN_PARAM
 
@@ -60,7 +60,7 @@ class PlainDags:
 
     async def look(self) -> None:
         """Ask Airflow once, and bring every Pipeline in line.  Raises ApiError."""
-        found = await self._found()
+        found = await tagged(self._airflow)
         before, self._seen, self._looked = self._seen, found, True
         told, self._faults = self._faults, set()
         for tag in {*before, *found}:
@@ -71,17 +71,6 @@ class PlainDags:
             place = place_of(tag)
             if place is not None and before.get(tag) != found.get(tag):
                 self._platform.wake(Key("Pipeline", *place))
-
-    async def _found(self) -> dict[str, Sequence[Dag]]:
-        tags = [tag for tag in await self._airflow.tags(PREFIX) if tag.startswith(PREFIX)]
-        dags: dict[str, Dag] = {}
-        for start in range(0, len(tags), MOST_TAGS):
-            dags |= {dag.dag_id: dag for dag in await self._airflow.dags(tags[start : start + MOST_TAGS], match="any")}
-        by_tag: dict[str, list[Dag]] = {}
-        for dag in dags.values():
-            for tag in tags_among(dag.tags):
-                by_tag.setdefault(tag, []).append(dag)
-        return dict(by_tag)
 
     async def _settle(self, tag: str, dags: Sequence[Dag]) -> str:
         """Make or change the Pipeline of a tag; return why that cannot be, empty if all is well."""
@@ -107,8 +96,7 @@ class PlainDags:
             fill(pipeline.spec, dag, await self._version(dag))
             await self._platform.resources.create(pipeline)
         elif not plain_dag(pipeline):
-            told = "which was applied already: name another in the tag, or delete that one"
-            return f"NAME_TAKEN: DAG {dag.dag_id} ({dag.file}) is tagged as Pipeline {key.namespace}/{key.name}, {told}"
+            return name_taken(dag, key.namespace, key.name)
         elif not pipeline.metadata.HasField("deletionTimestamp"):
             before = type(pipeline.spec)()
             before.CopyFrom(pipeline.spec)
@@ -124,6 +112,19 @@ class PlainDags:
             version = await self._airflow.version(dag.dag_id)
             self._versions[dag.dag_id] = dag.parsed, version
         return version
+
+
+async def tagged(airflow: Airflow) -> dict[str, Sequence[Dag]]:
+    """Return the DAGs of each tag for the platform.  Raises Unavailable."""
+    tags = [tag for tag in await airflow.tags(PREFIX) if tag.startswith(PREFIX)]
+    dags: dict[str, Dag] = {}
+    for start in range(0, len(tags), MOST_TAGS):
+        dags |= {dag.dag_id: dag for dag in await airflow.dags(tags[start : start + MOST_TAGS], match="any")}
+    by_tag: dict[str, list[Dag]] = {}
+    for dag in dags.values():
+        for tag in tags_among(dag.tags):
+            by_tag.setdefault(tag, []).append(dag)
+    return dict(by_tag)
 
 
 async def schemas(airflow: Airflow, pipeline: Any) -> Mapping[str, Any]:

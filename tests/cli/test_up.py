@@ -173,13 +173,15 @@ def test_every_fault_is_listed_at_once(config: Config, tmp_path: Path) -> None:
                 "MA_AIRFLOW_PORT": str(other.getsockname()[1]),
                 "MA_SERVING_PORT": str(config.api_http_port),
                 "MA_PROJECTS_ROOT": str(tmp_path / "nowhere"),
+                "MA_DAGS": str(tmp_path / "no-dags"),
             }
         )
         found = "\n".join(preflight.faults(broken, {"MA_AIRFLOW_PROT": "1"}))
     assert "set MA_API_PORT" in found
     assert "set MA_AIRFLOW_PORT" in found
     assert "MA_SERVING_PORT and MA_API_HTTP_PORT are both" in found
-    assert "is not a folder" in found
+    assert f"MA_PROJECTS_ROOT {tmp_path / 'nowhere'} is not a folder" in found
+    assert f"MA_DAGS {tmp_path / 'no-dags'} is not a folder" in found
     assert "did you mean MA_AIRFLOW_PORT?" in found
 
 

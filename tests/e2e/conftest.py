@@ -68,8 +68,16 @@ def free_configuration(home: Path) -> Config:
     api, http, airflow, serving = (int(one.getsockname()[1]) for one in held)
     for one in held:
         one.close()
+    own = home.with_name("own-dags")
+    own.mkdir()
     return Config(
-        home=home, projects_root=ROOT, api_port=api, api_http_port=http, airflow_port=airflow, serving_port=serving
+        home=home,
+        projects_root=ROOT,
+        api_port=api,
+        api_http_port=http,
+        airflow_port=airflow,
+        serving_port=serving,
+        own_dags=own,
     )
 
 

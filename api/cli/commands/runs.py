@@ -21,12 +21,20 @@ def register(app: typer.Typer) -> None:
     pipeline.command("run")(run)
     authored.add(pipeline)
     pipeline.command("test")(try_out)
+    pipeline.command("dags")(dags)
     app.add_typer(pipeline, name="pipeline")
     runs = typer.Typer(no_args_is_help=True, help="Follow, read, stop, retry and resume runs.")
     for command in (wait, logs, kill, retry, explain, replay):
         runs.command()(command)
     runs.command("resume")(go_on)
     app.add_typer(runs, name="pipeline-run")
+
+
+def dags() -> None:
+    """Show the DAGs of Airflow's that are tagged for the platform, and what became of each."""
+    from api.cli import dags as tagged
+
+    tagged.show()
 
 
 def project(namespace: str) -> str:

@@ -60,6 +60,8 @@ def home_faults(config: Config) -> Iterator[str]:
         )
     if not config.projects_root.is_dir():
         yield f"MA_PROJECTS_ROOT {config.projects_root} is not a folder"
+    if config.own_dags is not None and not config.own_dags.is_dir():
+        yield f"MA_DAGS {config.own_dags} is not a folder: make it, or unset MA_DAGS"
 
 
 def _ports(config: Config) -> Iterator[str]:

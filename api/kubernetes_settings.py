@@ -21,7 +21,8 @@ class KubernetesSettings:
     """How the cluster is reached, and what its jobs are made of; `docs/kubernetes.md` explains each.
 
     config: path of a kubeconfig, or `in-cluster`; empty: there is no cluster.  context: of the kubeconfig, its current
-    one if empty.  image: of steps that name none; pod: path of a pod template as YAML.
+    one if empty.  image: of steps that name none; pod: path of a pod template as YAML; registries: those whose
+    images resources may name, or parts of one, such as `ghcr.io/team`; none is all.
     """
 
     config: str = ""
@@ -29,6 +30,7 @@ class KubernetesSettings:
     namespace: str = DEFAULT_NAMESPACE
     image: str = ""
     pod: Path | None = None
+    registries: tuple[str, ...] = ()
 
     @property
     def on(self) -> bool:
@@ -43,6 +45,7 @@ class KubernetesSettings:
             "MA_KUBERNETES_NAMESPACE": self.namespace,
             "MA_KUBERNETES_IMAGE": self.image,
             "MA_KUBERNETES_POD": str(self.pod or ""),
+            "MA_KUBERNETES_REGISTRIES": ",".join(self.registries),
         }
 
 
@@ -52,12 +55,14 @@ VARIABLES = frozenset(KubernetesSettings().environ())
 def read(environ: Mapping[str, str], faults: list[str]) -> KubernetesSettings:
     """Return the settings; `faults` gets a line for each variable that cannot be used."""
     where, pod = environ.get("MA_KUBERNETES", ""), environ.get("MA_KUBERNETES_POD", "")
+    registries = environ.get("MA_KUBERNETES_REGISTRIES", "")
     found = KubernetesSettings(
         config=where if where in ("", IN_CLUSTER) else str(Path(where).absolute()),
         context=environ.get("MA_KUBERNETES_CONTEXT", ""),
         namespace=environ.get("MA_KUBERNETES_NAMESPACE") or DEFAULT_NAMESPACE,
         image=environ.get("MA_KUBERNETES_IMAGE", ""),
         pod=Path(pod).absolute() if pod else None,
+        registries=tuple(one for each in registries.split(",") if (one := each.strip().rstrip("/"))),
     )
     if found.on and found.config != IN_CLUSTER and not Path(found.config).is_file():
         faults.append(
@@ -67,6 +72,9 @@ def read(environ: Mapping[str, str], faults: list[str]) -> KubernetesSettings:
         faults.append(f"MA_KUBERNETES_NAMESPACE must be the name of a namespace, not {found.namespace[:64]!r}")
     if found.image and PINNED.match(found.image) is None:
         faults.append(f"MA_KUBERNETES_IMAGE {NOT_PINNED}; not {found.image[:200]!r}")
+    if any("://" in one or any(char.isspace() for char in one) for one in found.registries):
+        told = "such as ghcr.io/team, with commas between them"
+        faults.append(f"MA_KUBERNETES_REGISTRIES names registries, {told}; not {registries[:200]!r}")
     if found.pod is not None and not found.pod.is_file():
         faults.append(f"MA_KUBERNETES_POD is the path of a pod template: there is no file {str(found.pod)[:200]!r}")
     return found

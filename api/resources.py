@@ -36,6 +36,8 @@ from api.errors import (
 )
 from api.external import External
 from api.hooks import NO_HOOKS, Event, Hooks
+from api.images import check_registries, image_faults
+from api.inline_secrets import secret_faults
 from api.kinds import Kind, Resource, kind_of, stamp
 from api.outcomes import Outcome, entry_of
 from api.reads import Reads
@@ -73,7 +75,8 @@ Manage = Callable[[Any | None, Any], None]
 class Resources(Reads):
     """Every operation on resources.  `admitters`: further checks by kind, called with (resources, old or None, new).
 
-    external: where large fields go; hooks: what runs before writes; followers: what follows a new spec, by kind.
+    external: where large fields go; hooks: what runs before writes; followers: what follows a new spec, by kind;
+    registries: from which images of containers may be, none is all.
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class Resources(Reads):
         external: External | None = None,
         hooks: Hooks = NO_HOOKS,
         followers: Mapping[str, Follower] | None = None,
+        registries: Sequence[str] = (),
     ) -> None:
         super().__init__(store, external)
+        self._registries = registries
         self._followers = dict(followers or {})
         self._admitters = dict(admitters or {})
         self.hooks = hooks
@@ -205,7 +210,10 @@ class Resources(Reads):
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
         check_size(new)
-        found = check_shape(kind, new)
+        if self.call.principal.kind != "system":
+            # Alone: what is said of other faults may tell the value.
+            refuse(secret_faults(old, new))
+        found = [*check_shape(kind, new), *image_faults(old, new)]
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)
         must_exist = list(await check_project(new, self._look)) if old is None else []
@@ -216,6 +224,7 @@ class Resources(Reads):
         for admitter in self._admitters.get(kind.name, ()):
             found += await admitter(self, old, new)
         refuse(found)
+        check_registries(old, new, self._registries)
         return must_exist
 
     async def update(self, resource: Any, *, dry_run: bool = False) -> Any:

@@ -55,6 +55,7 @@ class ControlPlane:
             external=External(self._blobs),
             hooks=self._hooks,
             followers={"Pipeline": revisions.follow},
+            registries=config.kubernetes.registries,
         )
         self._anchor = None if config.audit_anchor is None else Anchor(store, config.audit_anchor)
         self._config = config

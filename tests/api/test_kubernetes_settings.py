@@ -27,6 +27,7 @@ def test_a_cluster_reaches_airflow_and_comes_back(kubeconfig: str) -> None:
         "MA_KUBERNETES_NAMESPACE": "ml-jobs",
         "MA_KUBERNETES_IMAGE": IMAGE,
         "MA_KUBERNETES_POD": kubeconfig,
+        "MA_KUBERNETES_REGISTRIES": "ghcr.io/team,registry.example",
         "MA_ARTIFACTS": "s3://bucket/ma?endpoint_override=10.0.0.1:9000&scheme=http",
     }
     config = load(given)
@@ -52,6 +53,7 @@ def test_there_is_no_cluster_unless_one_is_named() -> None:
         ("MA_KUBERNETES_IMAGE", "michelangelo@sha256:abc"),
         ("MA_KUBERNETES_IMAGE", f"michelangelo@{DIGEST} --privileged"),
         ("MA_KUBERNETES_POD", "/nowhere/pod.yaml"),
+        ("MA_KUBERNETES_REGISTRIES", "https://ghcr.io/team"),
         ("MA_ARTIFACTS", "s3://"),
         ("MA_ARTIFACTS", "s3://bucket/ma?access_key=canary"),
         ("MA_ARTIFACTS", "s3://user:canary@bucket/ma"),

@@ -42,7 +42,13 @@ TRANSIENT = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED}
 )
 
-TRANSIENT_WORDS = ("too many requests", "context deadline exceeded", "context canceled")
+# The last is gRPC's, of a stream that breaks while it is written to: INTERNAL, although the member is only gone.
+TRANSIENT_WORDS = (
+    "too many requests",
+    "context deadline exceeded",
+    "context canceled",
+    "Internal error from Core",
+)
 
 
 class CompactedError(Exception):
@@ -252,6 +258,6 @@ def _serialized(message: Message) -> bytes:
 
 
 def _transient(error: grpc.aio.AioRpcError) -> bool:
-    """Whether another try may help.  Some of it etcd tells in words alone, as UNKNOWN."""
+    """Whether another try may help.  Some of it is told in words alone."""
     details = error.details() or ""
     return error.code() in TRANSIENT or any(words in details for words in TRANSIENT_WORDS)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from api.audit import Entry
+from api.errors import Unavailable
 from api.kinds import kinds
 from api.store.base import Change
 from api.store.etcd import EtcdStore, open_etcd
+from tests.patience import soon
 
 KIND, PROJECT = "ModelFamily", "shop"
 WAIT_S = 10.0
@@ -34,7 +37,7 @@ async def heard(store: EtcdStore, since: int, count: int) -> list[Change]:
     """Return the next changes of one kind."""
     found: list[Change] = []
     changes = store.watch([KIND], since)
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(soon(WAIT_S)):
         async for change in changes:
             found.append(change)
             if len(found) == count:
@@ -49,8 +52,8 @@ def root_of(url: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(*urls: str, patience_s: float = 5.0) -> AsyncIterator[Sequence[EtcdStore]]:
-    """Yield stores, which are closed afterwards."""
+async def opened(*urls: str, patience_s: float = 60.0) -> AsyncIterator[Sequence[EtcdStore]]:
+    """Yield stores, which are closed afterwards.  Their patience is for a busy machine, on which members are slow."""
     stores = [await open_etcd(url, patience_s=patience_s) for url in urls]
     try:
         yield stores
@@ -66,10 +69,29 @@ async def logged(store: EtcdStore, since: int = 0) -> list[Change]:
     if until == since:
         return found
     changes = store.watch([KIND], since)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(soon(WAIT_S)):
         async for change in changes:
             found.append(change)
             if change.revision >= until:
                 break
     await changes.aclose()  # type: ignore[attr-defined]
     return found
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Return once something holds, which other tasks bring about."""
+    deadline = time.monotonic() + soon(WAIT_S)
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def insist(write: Callable[[], Awaitable[Any]]) -> None:
+    """Write, again as long as others are faster: then nothing was written."""
+    while True:
+        try:
+            await write()
+            return
+        except Unavailable as refused:
+            if refused.reason != "STORE_BUSY":
+                raise

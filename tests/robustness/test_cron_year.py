@@ -7,31 +7,24 @@ processes, its executor and the DAG processor, which `tests/e2e/test_triggers.py
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.client import Client
-from api.instants import Schedule
+from api.cli.platform.database import CONNECTION
 from tests.api.running import Served
-from tests.api.workloads import pipeline, trigger
-from tests.dags.conftest import ROOT, airflow_environ
-from tests.dags.manifests import trigger as manifest_of
+from tests.dags.conftest import airflow_environ
+from tests.robustness.false_clock import due, lived
 from tests.robustness.results import told
 
-BERLIN = "Europe/Berlin"
 HOUR_S, DAY_S = 3600, 86_400
-# A year takes half an hour alone, and three times that on a busy machine.
-END_S = 7200.0
 
 
 @pytest.fixture
@@ -50,71 +43,16 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "airflow" / "airflow.db"
 
 
-def lived(
-    served: Served, database: Path, home: Path, start: datetime, end: datetime, *, cron: str, missed: str, **asked: Any
+def year(
+    served: Served, database: Path, home: Path, start: datetime, end: datetime, **asked: Any
 ) -> tuple[list[datetime], int]:
     """Return the instants of the runs that a trigger started in a time, and how often the scheduling was killed."""
-    project = served.project()
-    served.create(pipeline(project))
-    made = served.create(trigger(project, f"CRON_TZ={BERLIN} {cron}"))
     (home / "airflow").mkdir()
-    (home / "airflow" / "airflow.db").write_bytes(database.read_bytes())
-    clock = home / "clock"
-    clock.write_text(f"{start:%Y-%m-%d %H:%M:%S}\n")
-    described = {
-        **manifest_of(made.metadata.name, pipeline="train"),
-        "project": project,
-        "namespace": project,
-        "uid": made.metadata.uid,
-        "cron": cron,
-        "timezone": BERLIN,
-        "missed": missed,
-        "start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
-    }
-    settings = {"kills": 0, "longest_down_s": 0, "step_s": 3000, "jumps": [], "between_s": 0, "seed": 7}
-    wanted = {**settings, **asked, "manifest": described, "clock": str(clock), "end": end.timestamp()}
-    program = [sys.executable, "-m", "tests.robustness.year_loop", json.dumps(wanted)]
-    done = subprocess.run(
-        program, env=faked(home, clock, served), cwd=ROOT, capture_output=True, text=True, timeout=END_S
-    )
-    assert "\nKILLS " in done.stdout, done.stdout[-3000:] + done.stderr[-6000:]
-    with Client(served.address) as api:
-        labels = [run.metadata.labels for run in api.list("PipelineRun", project)]
-    stamps = sorted(label["pipelinerun.michelangelo/execution-timestamp"] for label in labels)
-    instants = [datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for stamp in stamps]
-    return instants, int(done.stdout.rpartition("KILLS ")[2])
-
-
-def faked(home: Path, clock: Path, served: Served) -> dict[str, str]:
-    """Return the environment of a process whose time of day is what stands in a file."""
-    found = find_spec("libfaketime")
-    assert found is not None
-    assert found.origin is not None
-    library = Path(found.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
-    return airflow_environ(
-        home,
-        LD_PRELOAD=str(library),
-        FAKETIME_TIMESTAMP_FILE=str(clock),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-        DONT_FAKE_MONOTONIC="1",
-        TZ="UTC",
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home / 'airflow' / 'airflow.db'}",
-        AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR",
-        MA_API_PORT=served.address.rpartition(":")[2],
-        MA_API_HTTP_PORT="1",
-        MA_HOME=str(home),
-    )
-
-
-def due(cron: str, start: datetime, end: datetime) -> list[datetime]:
-    found = Schedule(cron, None, BERLIN).after(int(start.timestamp()))
-    instants: list[datetime] = []
-    for second in found:
-        if second > end.timestamp():
-            return instants
-        instants.append(datetime.fromtimestamp(second, UTC))
-    raise AssertionError("a schedule goes on")
+    books = home / "airflow" / "airflow.db"
+    books.write_bytes(database.read_bytes())
+    settings = {"kills": 0, "longest_down_s": 0, "step_s": 3000, "jumps": [], "between_s": 0, **asked}
+    found, said = lived(served, home, {CONNECTION: f"sqlite:///{books}"}, "year_loop", start, end, **settings)
+    return found, int(said.removeprefix("KILLS "))
 
 
 @pytest.mark.robustness
@@ -130,7 +68,7 @@ def test_each_hour_of_a_year_starts_one_run(
     start = first - timedelta(seconds=1)
     end = start + timedelta(days=days)
     began = time.monotonic()
-    found, killed = lived(
+    found, killed = year(
         served,
         database,
         tmp_path,
@@ -162,7 +100,7 @@ def test_a_fixed_time_fires_once_on_the_night_of_the_change(
 ) -> None:
     start = datetime(2026, month, 27 if month == 3 else 23, 12, tzinfo=UTC)
     end = start + timedelta(days=4)
-    found, _ = lived(
+    found, _ = year(
         served, database, tmp_path, start, end, cron="30 2 * * *", missed="runOnce", kills=2, longest_down_s=HOUR_S
     )
     changed = datetime(2026, 3, 29, 1, tzinfo=UTC) if month == 3 else datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
@@ -177,7 +115,7 @@ def test_a_clock_that_jumps_doubles_nothing_and_makes_up_the_last(
 ) -> None:
     start, quiet = datetime(2026, 3, 1, tzinfo=UTC), timedelta(hours=6)
     end = start + 2 * quiet + timedelta(seconds=max(jump_s, 0))
-    found, _ = lived(
+    found, _ = year(
         served,
         database,
         tmp_path,

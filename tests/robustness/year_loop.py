@@ -53,10 +53,14 @@ class Clock:
 
 
 class Scheduling:
-    """What Airflow's scheduler does for one DAG, with its database; tasks are carried out at once, here."""
+    """What Airflow's scheduler does for one DAG, with its database; tasks are carried out at once, here.
 
-    def __init__(self, manifest: dict[str, Any]) -> None:
+    at: called with the name of each place of a tick that is passed.
+    """
+
+    def __init__(self, manifest: dict[str, Any], at: Callable[[str], None] = lambda place: None) -> None:
         self.manifest = manifest
+        self._at = at
         self._runner = SchedulerJobRunner(Job(), num_runs=1, executors=[])  # type: ignore[no-untyped-call]
 
     def parse(self) -> None:
@@ -71,19 +75,29 @@ class Scheduling:
             SerializedDagModel.write_dag(lazy, bundle_name=BUNDLE, session=session)
             session.query(DagModel).update({"is_paused": False, "exceeds_max_non_backfill": False})
 
-    def loop(self) -> None:
-        """Make the DAG runs that are due and carry out those that wait, also what a killed process left."""
+    def loop(self) -> int:
+        """Make the DAG runs that are due and carry out those that wait, also what a killed process left.
+
+        Returns how many were carried out.
+        """
+        self._at("before")
         with create_session() as session, prohibit_commit(session) as guard:  # type: ignore[no-untyped-call]
             self._runner._create_dagruns_for_dags(guard, session)
             self._runner._start_queued_dagruns(session)
+            self._at("made, not committed")
             guard.commit()
+        carried = 0
         with create_session() as session:
             for run in session.query(DagRun).filter(DagRun.state == DagRunState.RUNNING):
                 assert run.logical_date is not None
+                self._at("to be carried out")
                 with contextlib.suppress(AirflowSkipException):
                     create(Tick(self.manifest, run.logical_date, run.start_date), "default")
+                self._at("carried out, not committed")
                 run.state, run.end_date = DagRunState.SUCCESS, datetime.now(UTC)
+                carried += 1
             session.query(DagModel).update({"exceeds_max_non_backfill": False})
+        return carried
 
 
 def live(asked: dict[str, Any], scheduling: Scheduling, rng: random.Random) -> None:

@@ -50,6 +50,7 @@ from api.outcomes import entry_of
 from api.representable import faults
 from api.resources import Resources
 from api.store.base import Key, Preconditions, Request
+from api.straight import Straight
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")
 MUTATING = frozenset({"Create", "Update", "Delete", "DeleteCollection"})
@@ -92,6 +93,7 @@ class Operations:
     def __init__(self, resources: Resources, access: Access | None = None) -> None:
         self._resources = resources
         self._access = access or Everybody()
+        self.straight = Straight(resources, self._access)
         self._readers: dict[str, Reader] = {"Get": self._get, "List": self._list}
         self._writers: dict[str, Handler] = {
             "Create": self._create,

@@ -30,9 +30,10 @@ from api.http.crosskind import CrossKind
 from api.http.exchange import Answer, Exchange, Receive, Scope, Send, answer
 from api.http.namespaces import Namespaces
 from api.http.parameters import DOCUMENT, Parameters
-from api.http.protocol import CERTIFICATE
+from api.http.protocol import CERTIFICATE, KNOWN
 from api.http.refusals import MethodNotAllowed, NoRoute
 from api.http.resources import Resource, Verbs, is_global
+from api.http.swift import Swift
 from api.http.watch import Watching
 from api.kinds import Kind
 from api.operations import Operations
@@ -42,6 +43,7 @@ from api.validation import nearest, shown
 ROOTS = ("api", "apis", "openapi", "openapi.json", "version")
 DISCOVERED = b"application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 LARGEST_PATH = 8 * 1024
+OK = 200
 # What a method asks for, in the words of the audit log.
 VERBS = {"GET": "Get", "HEAD": "Get", "POST": "Create", "PUT": "Update", "PATCH": "Update", "DELETE": "Delete"}
 
@@ -64,6 +66,7 @@ class Gateway:
         self._cloudevents = CloudEvents(platform.publisher)
         self._verbs = Verbs(operations, Watching(operations, platform), self._crosskind.apply)
         self._namespaces = Namespaces(operations)
+        self._swift = Swift(self._entrance, operations.straight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -84,6 +87,10 @@ class Gateway:
             turn = _Turn(gate, passed, receive)
             done = await self._answer(Exchange(call, read, path, query, headers, turn.receive), target)
             turn.carried += len(done.body)
+            if KNOWN in scope and target.kind is not None and target.name and done.status == OK and not call.warnings:
+                again = self._swift.again(headers, target.kind, target.namespace, target.name)
+                if again is not None:
+                    scope[KNOWN](again)
         except Gone:
             return
         except ApiError as error:

@@ -36,7 +36,11 @@ async def http_server(
     """
     secure = own is not None and (tls is None or tls.cert is None)
     made = partial(
-        Protocol, context=context(own) if own is not None and secure else None, limits=limits, idle=OrderedDict()
+        Protocol,
+        context=context(own) if own is not None and secure else None,
+        limits=limits,
+        idle=OrderedDict(),
+        known={},
     )
     server = uvicorn.Server(
         uvicorn.Config(

@@ -6,7 +6,8 @@ import asyncio
 import ssl
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -29,6 +30,13 @@ PHRASES = {
     431: b"Request Header Fields Too Large",
 }
 CERTIFICATE = "ma.certificate"
+# In the scope of a request that can be known by its bytes: takes what answers it when they come again.
+KNOWN = "ma.known"
+MOST_KNOWN = 512
+LARGEST_KNOWN = 4 * 1024
+END = b"\r\n\r\n"
+STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
+Again = Callable[[str], bytes | None]
 SILENCE, HEAD, BODY = "silence", "head", "body"
 
 
@@ -85,6 +93,7 @@ class Protocol(HttpToolsProtocol):
     """One connection.  `context`: for callers that speak TLS where plain HTTP is spoken too; None for no such.
 
     idle: all connections of the port on which nothing is carried out, the longest first; it gives way to new ones.
+    known: what answers requests of the port that came before, by their bytes.
     """
 
     _header_bytes = 0
@@ -99,12 +108,17 @@ class Protocol(HttpToolsProtocol):
         context: ssl.SSLContext | None = None,
         limits: LimitsConfig = DEFAULT,
         idle: OrderedDict[Protocol, None] | None = None,
+        known: dict[bytes, Again] | None = None,
         **named: Any,
     ) -> None:
         super().__init__(*given, **named)
         self._context = context
         self._limits = limits
         self._idle = OrderedDict() if idle is None else idle
+        self._known = {} if known is None else known
+        # The bytes of a request that came as a whole; when one of those that are known came last.
+        self._whole = b""
+        self._used_s = 0.0
         self._longest_s = {SILENCE: limits.idle_s, HEAD: limits.header_s, BODY: limits.body_s}
         # What is waited for, and what the timer runs for.
         self._part = self._timed = ""
@@ -138,6 +152,10 @@ class Protocol(HttpToolsProtocol):
         """Begin to carry out a request; its body may still be on its way."""
         self._part = BODY
         self._idle.pop(self, None)
+        if self._whole:
+            scope: Any = self.scope
+            scope[KNOWN] = partial(self._know, self._whole)
+            self._whole = b""
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -218,10 +236,41 @@ class Protocol(HttpToolsProtocol):
             except ssl.SSLError:
                 self.transport.abort()
                 return
-        if data:
+        if data and not self._answers_again(data):
+            between = self._part not in (HEAD, BODY)
+            self._whole = data if between and data.startswith(b"GET ") and _is_whole(data) else b""
             super().data_received(data)
             if self._part != self._timed:
                 self._wait_for(self._part)
+
+    def _know(self, whole: bytes, again: Again) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[whole] = again
+
+    def _answers_again(self, data: bytes) -> bool:
+        """Answer a request that is known, if nothing else is under way on the connection."""
+        again = self._known.get(data)
+        if again is None or self.timeout_keep_alive_task is None or self.flow.write_paused:
+            return False
+        told = again(f"{self.client[0]}:{self.client[1]}" if self.client else "")
+        if told is None:
+            return False
+        head = [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
+        self.transport.write(b"".join((STATUS_LINE, *head, told)))
+        self.server_state.total_requests += 1
+        self._used_s = self.loop.time()
+        if self in self._idle:
+            self._idle.move_to_end(self)
+        return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was not used for long."""
+        left_s = self._used_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def eof_received(self) -> None:
         """End a request whose body is shorter than its header says."""
@@ -247,6 +296,12 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(head % (code, PHRASES.get(code, b"Refused"), len(body), request_id.encode()) + body)
         self.transport.close()
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether bytes are the head of one request and nothing else, as every parser reads it."""
+    lines = data.count(b"\n")
+    return len(data) <= LARGEST_KNOWN and data.find(END) == len(data) - len(END) and lines == data.count(b"\r\n")
 
 
 def certificate(found: Mapping[str, Any]) -> dict[str, Sequence[bytes]]:

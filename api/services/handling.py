@@ -37,6 +37,8 @@ LONGEST_WARNING = 256
 Enter = Callable[[Call, Headers, Any], Awaitable[Call]]
 # Takes the call, its message and gRPC's context; returns the bytes of the answer, None when it wrote them itself.
 Work = Callable[[Call, Any, Any], Awaitable[bytes | None]]
+# Takes the call and what was read of it; returns the bytes of the answer, None where `Work` has to be asked.
+Swift = Callable[[Call, Any], bytes | None]
 # Is told of a call that was refused before its work began.
 Unread = Callable[[Call, ApiError], Awaitable[None]]
 
@@ -68,10 +70,12 @@ def endpoint(
     unread: Unread = _untold,
     *,
     lasts: bool = False,
+    swift: Swift | None = None,
 ) -> Any:
     """Return what gRPC calls for a method: `work` with its errors made a status, and one line in the log.
 
-    lasts: it goes on until its caller leaves, and is counted elsewhere while it does.
+    lasts: it goes on until its caller leaves, and is counted elsewhere while it does; swift: what can do without `work`
+    and without its errors, if it can.
     """
 
     async def served(_: Any, context: Any) -> bytes | None:
@@ -87,6 +91,9 @@ def endpoint(
             if lasts:
                 gate.leave(passed)
                 passed = None
+            if swift is not None and (told := swift(call, raw)) is not None:
+                carried += len(told)
+                return told
             try:
                 request = parse(request_class, raw)
             except ApiError as error:

@@ -261,6 +261,10 @@ class Store(Protocol):
         """Return the newest committed revision."""
         ...
 
+    def peek(self, key: Key) -> bytes | None:
+        """Return the bytes of an object as `get` would find it, where that takes no wait; None says nothing."""
+        ...
+
     def watch(self, kinds: Collection[str], since: int) -> AsyncIterator[Change]:
         """Yield every change after revision `since`, in order, for ever.  Raises Expired when compacted."""
         ...

@@ -189,6 +189,10 @@ class EtcdStore:
         found = (await self._client.range(one(self._keys.head))).kvs
         return read_head(found[0].value if found else None).revision
 
+    def peek(self, key: Key) -> bytes | None:
+        """Say nothing: etcd is asked through a connection."""
+        return None
+
     async def list(self, kind: str, query: Query) -> Page:
         """Return the objects of `kind` that match: the pages of one list are read at the revision of the first."""
         return await self._pages.select(kind, query)

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from api.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from api.store import opening, sql
+from api.store.base import Key
 from api.store.bell import Place
 from api.store.database import SQLITE, Bound, Database, Dialect, Rows
 from api.store.filesystem import refuse_network
@@ -223,6 +224,16 @@ class SqliteStore(SqlStore):
             if _kind_of(error) in BUSY:
                 return await self._read(work)
             raise refusal(self._path, error) from error
+
+    def peek(self, key: Key) -> bytes | None:
+        """Return the bytes of an object; None if there is none, or it cannot be read now."""
+        if self._closed or self._damage is not None:
+            return None
+        try:
+            with self._lock:
+                return sql.body(self._here, key)
+        except sqlite3.Error:
+            return None
 
     async def _news(self, place: Place) -> None:
         while not self._closed and not await self._bell.after(place, POLL_S):

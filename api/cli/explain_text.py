@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,10 @@ SURE = {"CERTAIN": "", "LIKELY": ", likely", "GUESS": ", a guess"}
 LONGEST_CURVE = 36
 IDLE_PERCENT = 5
 IDLE_POINTS = 5
+# Where a run's code was unpacked: its author knows the file below it.
+UNPACKED = re.compile(r"\S*/code/[0-9a-f]{64}/")
+# Airflow's folds in a log.
+FOLDS = ("::group::", "::endgroup::")
 
 
 def flat(steps: Any) -> Iterator[Any]:
@@ -116,7 +121,7 @@ def _blocks(values: Sequence[float]) -> str:
 
 
 def _log(evidence: Mapping[str, Any]) -> Iterator[str]:
-    lines = list(evidence.get("log") or ())[-MOST_LOG:]
+    lines = [line for line in evidence.get("log") or () if not line.startswith(FOLDS)][-MOST_LOG:]
     if lines:
         yield ""
         yield "Its last lines"
@@ -151,7 +156,7 @@ def _command(command: str) -> Iterator[str]:
 
 def _wrapped(text: str, indent: str, further: str = "") -> Iterator[str]:
     """Yield a text in lines: at spaces where it has some, else wherever a line is full."""
-    left = "".join(char if char.isprintable() else " " for char in " ".join(text.split(" ")))
+    left = "".join(char if char.isprintable() else " " for char in UNPACKED.sub("", text))
     lead = indent
     while left:
         room = WIDTH - len(lead)

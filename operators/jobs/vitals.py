@@ -46,6 +46,8 @@ class Curve:
         self._began = time.monotonic()
         self._points: list[tuple[float, float, float]] = []
         self._cpu: dict[int, float] = {}
+        # A process that did something else before is not told of it.
+        self._spent = _spent(pid)
         self.peak_mib = 0.0
         self.period_s = FIRST_PERIOD_S
 
@@ -88,11 +90,20 @@ class Curve:
 
     def rows(self) -> Iterator[tuple[float, float, float]]:
         """Yield (seconds, MiB, per cent of one CPU since the row before)."""
-        before = (0.0, 0.0, 0.0)
+        before = (0.0, 0.0, self._spent)
         for point in self._points:
-            share = 100 * (point[2] - before[2]) / max(point[0] - before[0], 1e-3)
+            # The kernel counts in hundredths of a second: a look right after another would see a multiple of that.
+            share = 100 * (point[2] - before[2]) / max(point[0] - before[0], FIRST_PERIOD_S)
             yield round(point[0], 2), round(point[1], 1), round(max(share, 0.0), 0)
             before = point
+
+
+def _spent(pid: int) -> float:
+    """Return the CPU seconds of a process so far, 0 if it is gone."""
+    with contextlib.suppress(psutil.Error, OSError):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
 
 
 def memory_limit(declared_mib: int = 0) -> dict[str, Any]:

@@ -53,6 +53,14 @@ def test_a_verdict_of_every_part_fits() -> None:
     assert "  params      sample_fraction: 0.1" in text
 
 
+def test_a_file_of_packed_code_is_named_as_its_author_knows_it_and_airflows_folds_are_left_out() -> None:
+    at = {**AT, "file": f"/srv/.ma/code/{'0a' * 32}/flows/demand.py"}
+    lines = shown({**EVIDENCE, "exception": {"chain": [], "at": at}, "log": ["::group::Pre", "so far", "::endgroup::"]})
+    assert "  flows/demand.py:31 in examples" in lines
+    assert "  so far" in lines
+    assert not any("group::" in line for line in lines)
+
+
 def test_a_command_that_is_broken_into_lines_is_still_one() -> None:
     told = verdicts.verdict({}, verdicts.Place("n" * 40, "p", "r" * 60, "s", "t" * 60)).plain()
     lines = list(explain_text.failed(run(), told))

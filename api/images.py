@@ -17,30 +17,33 @@ from api.validation import is_map, shown
 DEFAULT_REGISTRY = "docker.io"
 
 
-def image_faults(old: Any | None, new: Any) -> list[FieldViolation]:
-    """Return the images of `new` that are not pinned, but those that `old` has at the same place."""
+def image_faults(old: Any | None, new: Any, allowed: Sequence[str] = ()) -> list[FieldViolation]:
+    """Return the images of `new` that are not pinned, but those that `old` has at the same place.
+
+    allowed: registries, or parts of one; none is all.  Raises FailedPrecondition for pinned images of others.
+    """
     known = {} if old is None else dict(images(old.spec, "spec"))
-    return [
+    found = [(path, image) for path, image in images(new.spec, "spec") if known.get(path) != image]
+    loose = [
         FieldViolation(path, NOT_PINNED, shown(image), "IMAGE_NOT_PINNED")
-        for path, image in images(new.spec, "spec")
-        if not PINNED.match(image) and known.get(path) != image
+        for path, image in found
+        if not PINNED.match(image)
     ]
+    if not loose and allowed:
+        _refuse_foreign(found, allowed)
+    return loose
 
 
-def check_registries(old: Any | None, new: Any, allowed: Sequence[str]) -> None:
-    """Raise FailedPrecondition for new images of other registries.  `allowed`: they, or parts of one; none is all."""
-    known = {} if old is None or not allowed else dict(images(old.spec, "spec"))
-    found = [
+def _refuse_foreign(found: Sequence[tuple[str, str]], allowed: Sequence[str]) -> None:
+    foreign = [
         FieldViolation(path, f"is from {shown(registry_of(image))}, which is not allowed here", shown(image))
-        for path, image in images(new.spec, "spec")
-        if allowed
-        and known.get(path) != image
-        and not any(f"{registry_of(image)}/{_rest(image)}".startswith(f"{one}/") for one in allowed)
+        for path, image in found
+        if not any(f"{registry_of(image)}/{_rest(image)}".startswith(f"{one}/") for one in allowed)
     ]
-    if found:
+    if foreign:
         told = f"use an image of {', '.join(allowed)}, or ask for the registry to be added (MA_KUBERNETES_REGISTRIES)"
-        listed = "; ".join(f"{one.field} {one.description}" for one in found)
-        raise FailedPrecondition(f"{listed}: {told}", reason="REGISTRY_NOT_ALLOWED", violations=found)
+        listed = "; ".join(f"{one.field} {one.description}" for one in foreign)
+        raise FailedPrecondition(f"{listed}: {told}", reason="REGISTRY_NOT_ALLOWED", violations=foreign)
 
 
 def registry_of(image: str) -> str:

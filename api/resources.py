@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
-from api import apply_fields, external, finalizers, masking, server_fields, unknown, versions
+from api import apply_fields, external, finalizers, images, inline_secrets, masking, server_fields, unknown, versions
 from api.admission import (
     check_owners,
     check_project,
@@ -36,8 +36,6 @@ from api.errors import (
 )
 from api.external import External
 from api.hooks import NO_HOOKS, Event, Hooks
-from api.images import check_registries, image_faults
-from api.inline_secrets import secret_faults
 from api.kinds import Kind, Resource, kind_of, stamp
 from api.outcomes import Outcome, entry_of
 from api.reads import Reads
@@ -210,10 +208,9 @@ class Resources(Reads):
     async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
         """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
         check_size(new)
-        if self.call.principal.kind != "system":
-            # Alone: what is said of other faults may tell the value.
-            refuse(secret_faults(old, new))
-        found = [*check_shape(kind, new), *image_faults(old, new)]
+        # Alone: what is said of other faults may tell the value.
+        refuse(inline_secrets.secret_faults(old, new) if self.call.principal.kind != "system" else ())
+        found = [*check_shape(kind, new), *images.image_faults(old, new, self._registries)]
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)
         must_exist = list(await check_project(new, self._look)) if old is None else []
@@ -224,7 +221,6 @@ class Resources(Reads):
         for admitter in self._admitters.get(kind.name, ()):
             found += await admitter(self, old, new)
         refuse(found)
-        check_registries(old, new, self._registries)
         return must_exist
 
     async def update(self, resource: Any, *, dry_run: bool = False) -> Any:

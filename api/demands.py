@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from api.environments import environment_faults
 from api.errors import FieldViolation
 
 ENGINES = ("local", "ray", "spark", "kubernetes_job")
@@ -16,6 +17,7 @@ RESOURCES = ("cpu", "gpu", "memory")
 MOST_CPU = 1024
 MOST_GPU = 64
 MOST_RETRIES = 10
+LEAST_SPARK_MIB = 1280
 MOST_TIMEOUT_S = 7 * 86_400
 LONGEST_TTL_S = 3650 * 86_400
 
@@ -30,7 +32,7 @@ _SHOWN = 64
 
 
 def demand_faults(task: Mapping[str, Any], path: str = "") -> Iterator[FieldViolation]:
-    """Yield what is wrong with `engine`, `resources`, `retries` and `timeout_s` of a task or step."""
+    """Yield what is wrong with `engine`, `resources`, `environment`, `retries` and `timeout_s` of a task or step."""
     engine = task.get("engine", "local")
     if engine not in ENGINES:
         yield FieldViolation(_at(path, "engine"), f"must be one of {', '.join(ENGINES)}", brief(engine), "BAD_ENGINE")
@@ -40,6 +42,9 @@ def demand_faults(task: Mapping[str, Any], path: str = "") -> Iterator[FieldViol
         yield FieldViolation(_at(path, "resources"), told, brief(resources), "BAD_RESOURCES")
     else:
         yield from resource_faults(resources, _at(path, "resources"))
+        if engine == "spark":
+            yield from _spark_faults(resources, _at(path, "resources"))
+    yield from environment_faults(task.get("environment"), _at(path, "environment"), str(engine))
     yield from retries_faults(task.get("retries", 0), _at(path, "retries"))
     if task.get("timeout_s") is not None:
         yield from timeout_faults(task["timeout_s"], _at(path, "timeout_s"))
@@ -51,6 +56,15 @@ def resource_faults(resources: Mapping[str, Any], path: str = "") -> Iterator[Fi
         told = _RULES[name](value) if name in _RULES else f"is unknown: use {', '.join(RESOURCES)}"
         if told:
             yield FieldViolation(_at(path, brief(name)), told, brief(value), "BAD_RESOURCES")
+
+
+def _spark_faults(resources: Mapping[str, Any], path: str) -> Iterator[FieldViolation]:
+    gpu, memory = resources.get("gpu"), resources.get("memory")
+    if gpu and not _gpu(gpu):
+        yield FieldViolation(_at(path, "gpu"), "is not given to a step on Spark: use ray", brief(gpu), "BAD_RESOURCES")
+    if memory and not _memory(memory) and memory_bytes(memory) < LEAST_SPARK_MIB * 2**20:
+        told = f'is too little for a driver of Spark with its Java: at least "{LEAST_SPARK_MIB}Mi"'
+        yield FieldViolation(_at(path, "memory"), told, brief(memory), "BAD_RESOURCES")
 
 
 def retries_faults(retries: Any, path: str = "retries") -> Iterator[FieldViolation]:
@@ -92,6 +106,18 @@ def memory_bytes(memory: str) -> int:
 def cores(cpu: float | str) -> float:
     """Return an accepted number of cores, "500m" -> 0.5."""
     return int(cpu[:-1]) / 1000 if isinstance(cpu, str) else float(cpu)
+
+
+def numbers(resources: Mapping[str, Any]) -> dict[str, float]:
+    """Return accepted resources as numbers, those that were said: cpu in cores, gpu in pieces, memory in MiB."""
+    found: dict[str, float] = {}
+    if resources.get("cpu") is not None:
+        found["cpu"] = cores(resources["cpu"])
+    if resources.get("gpu"):
+        found["gpu"] = int(resources["gpu"])
+    if resources.get("memory"):
+        found["memory"] = memory_bytes(resources["memory"]) // 2**20
+    return found
 
 
 def _cpu(value: Any) -> str:

@@ -12,15 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.engine_settings import unconfigured
 from api.errors import FieldViolation
 from api.graphs import graph_faults
 from api.validation import shown
 
 GRAPH_TYPE = "michelangelo.airflow/Graph"
-UNCONFIGURED = {
-    "kubernetes_job": "needs a Kubernetes cluster, and this release reaches none: use local or ray",
-    "spark": "needs Spark, which this release does not bring: use local or ray, or a Spark session that a task makes",
-}
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 FUNCTION = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 TAR = re.compile(r"[a-z0-9]+://.*/code/(?P<namespace>[^/]+)/(?P<digest>[0-9a-f]{64})\.tar\Z", re.DOTALL)
@@ -74,13 +71,8 @@ def _json(text: Any) -> Mapping[str, Any] | None:
 def _engines(graph: Mapping[str, Any], path: str) -> Iterator[FieldViolation]:
     for position, step in enumerate(graph["steps"]):
         engine = step.get("engine", "local")
-        if engine in UNCONFIGURED:
-            at = f"{path}.steps[{position}].engine"
-            yield FieldViolation(at, UNCONFIGURED[engine], engine, "ENGINE_NOT_CONFIGURED")
-        if step.get("environment"):
-            told = "is not built by this release: leave it out, and install what the task needs beside the platform"
-            at = f"{path}.steps[{position}].environment"
-            yield FieldViolation(at, told, shown(step["environment"]), "ENVIRONMENT_NOT_SUPPORTED")
+        if told := unconfigured(engine):
+            yield FieldViolation(f"{path}.steps[{position}].engine", told, engine, "ENGINE_NOT_CONFIGURED")
 
 
 def schemas(graph: Mapping[str, Any]) -> dict[str, Any]:

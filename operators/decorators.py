@@ -1,4 +1,4 @@
-"""`@task.local` and `@task.ray` for a plain DAG file, found by Airflow through the provider; others say why not.
+"""`@task.local`, `@task.ray`, `@task.spark`, `@task.kubernetes_job` for plain DAG files, found through the provider.
 
     from airflow.sdk import dag, task
 
@@ -19,28 +19,20 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 from airflow.sdk.exceptions import AirflowFailException
 
 from api.config import load
-from api.demands import memory_bytes, resource_faults, seconds_of, timeout_faults
+from api.demands import demand_faults, numbers, seconds_of, timeout_faults
+from api.engine_settings import unconfigured
 from operators.engines.base import JobResult, JobSpec
 from operators.job import JobOperator, job_id, run_of
 from operators.task_process import TaskProcess
 from operators.values.store import referring, values_at
 
 FUTURE = "from __future__ import annotations\n"
-NO_CLUSTER = (
-    "@task.kubernetes_job needs a Kubernetes cluster, and this release reaches none: use @task.local or @task.ray, "
-    "or Airflow's own @task.kubernetes"
-)
-
-NO_SPARK = (
-    "@task.spark needs Spark, which this release does not bring: use @task.local or @task.ray, or Airflow's own "
-    "provider for Spark"
-)
 
 
 class FunctionOperator(DecoratedOperator, JobOperator):
     """Calls a function of a DAG file: in the task's own process, or on an engine.
 
-    cpu: cores; gpu: count; memory: such as "2Gi"; timeout: seconds, or such as "10m".
+    cpu: cores; gpu: count; memory: such as "2Gi"; timeout: seconds, or such as "10m"; image: of a pod, pinned.
     """
 
     template_fields: Sequence[str] = ("op_args", "op_kwargs")
@@ -54,10 +46,14 @@ class FunctionOperator(DecoratedOperator, JobOperator):
         gpu: int = 0,
         memory: str | None = None,
         timeout: float | str | None = None,
+        image: str | None = None,
         **kwargs: Any,
     ) -> None:
         asked = {"cpu": cpu, "gpu": gpu, **({"memory": memory} if memory is not None else {})}
-        faults = [*resource_faults(asked), *(timeout_faults(timeout) if timeout is not None else ())]
+        faults = [
+            *demand_faults({"engine": engine, "resources": asked, "environment": image and {"image": image}}),
+            *(timeout_faults(timeout) if timeout is not None else ()),
+        ]
         if faults:
             raise ValueError("; ".join(f"{fault.field} {fault.description}" for fault in faults))
         if timeout is not None:
@@ -66,7 +62,8 @@ class FunctionOperator(DecoratedOperator, JobOperator):
         kwargs.pop("multiple_outputs", None)
         super().__init__(engine=engine, **kwargs)
         self.multiple_outputs = False
-        self.memory = memory
+        self.demands = numbers(asked)
+        self.image = image
         self._process = TaskProcess()
 
     def execute(self, context: Any) -> Any:
@@ -91,8 +88,9 @@ class FunctionOperator(DecoratedOperator, JobOperator):
             "kwargs": dict(self.op_kwargs),
         }
         limit_s = self.execution_timeout.total_seconds() if self.execution_timeout else 0
-        memory_mib = memory_bytes(self.memory) // 2**20 if self.memory else 0
-        return JobSpec(job_id(context), "python_function", args, limit_s, memory_mib)
+        memory_mib = int(self.demands.get("memory", 0))
+        environment = {"image": self.image} if self.image else None
+        return JobSpec(job_id(context), "python_function", args, limit_s, memory_mib, self.demands, environment)
 
     def outputs(self, result: JobResult) -> Any:
         """Return the reference that the program gave."""
@@ -110,6 +108,14 @@ class _OnRay(FunctionOperator):
     custom_operator_name = "@task.ray"
 
 
+class _InPod(FunctionOperator):
+    custom_operator_name = "@task.kubernetes_job"
+
+
+class _OnSpark(FunctionOperator):
+    custom_operator_name = "@task.spark"
+
+
 def local_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
     """Call the function in the task's own process."""
     return _decorator(FunctionOperator, "local", python_callable, kwargs)
@@ -121,13 +127,17 @@ def ray_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -
 
 
 def spark_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """Refuse: there is no Spark.  Raises ValueError with the way out."""
-    raise ValueError(NO_SPARK)
+    """Call the function beside a session of Spark.  Raises ValueError, with the way out, where there is no Spark."""
+    if told := unconfigured("spark"):
+        raise ValueError(f"@task.spark {told}")
+    return _decorator(_OnSpark, "spark", python_callable, kwargs)
 
 
 def kubernetes_job_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """Refuse: there is no cluster.  Raises ValueError with the way out."""
-    raise ValueError(NO_CLUSTER)
+    """Call the function in a pod.  Raises ValueError, with the way out, where there is no cluster."""
+    if told := unconfigured("kubernetes_job"):
+        raise ValueError(f"@task.kubernetes_job {told}")
+    return _decorator(_InPod, "kubernetes_job", python_callable, kwargs)
 
 
 def _decorator(

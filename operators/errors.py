@@ -13,3 +13,7 @@ class DataError(UserError):
 
 class InputGone(UserError):
     """What an earlier step or run should have left is not there."""
+
+
+class NotProvided(UserError):
+    """What a step asks for is not where it runs: cores, a GPU, Java, an environment that can be built."""

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from api.code_store import CodeStore
 from api.config import load
-from api.demands import memory_bytes
+from api.demands import numbers
 from api.evidence import read as read_evidence
 from operators.authoring.execute import execute
 from operators.authoring.graph import Graph, Step
@@ -174,13 +174,15 @@ class PythonTaskOperator(JobOperator):
         run["root_dir"] = str(unpacked(run["project"], authored_of(context).code))
         # An engine on another machine unpacks it there.
         run["code"] = authored_of(context).code
-        memory = step.resources.get("memory")
+        resources = numbers(step.resources)
         return JobSpec(
             job_id(context),
             PROGRAM,
             {"run": run, "step": asdict(step), "inputs": dict(self._inputs)},
             step.timeout_s or 0,
-            memory_bytes(memory) // 2**20 if memory else 0,
+            int(resources.get("memory", 0)),
+            resources,
+            step.environment,
         )
 
     def outputs(self, result: JobResult) -> Any:

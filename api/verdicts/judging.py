@@ -15,7 +15,7 @@ from api.verdicts.rules import RULES, Certainty, Class, Rule
 
 TYPE = "michelangelo.platform.v1.Verdict"
 USERS = (Class.USER_CODE, Class.DATA)
-USERS_RULES = ("variable-not-set", "secret-missing", "import")
+USERS_RULES = ("variable-not-set", "secret-missing", "import", "not-provided")
 LONGEST_SUMMARY = 300
 TITLES: Mapping[Class, str] = {
     Class.USER_CODE: "user code",

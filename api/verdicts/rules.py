@@ -273,6 +273,7 @@ RULES: Sequence[Rule] = (
     Rule("disk-full", Class.ENVIRONMENT, CERTAIN, lambda facts: facts.disk_full),
     Rule("variable-not-set", Class.ENVIRONMENT, CERTAIN, _unset_variable),
     Rule("secret-missing", Class.ENVIRONMENT, CERTAIN, _exception(*CREDENTIALS)),
+    Rule("not-provided", Class.ENVIRONMENT, CERTAIN, _exception("operators.errors.NotProvided")),
     Rule("own-import", Class.USER_CODE, CERTAIN, _own_import),
     Rule("import", Class.ENVIRONMENT, CERTAIN, _exception("ImportError")),
     Rule("airflow-timeout", Class.TIMEOUT, CERTAIN, _exception(*AIRFLOW_TIMEOUTS)),

@@ -15,6 +15,7 @@ from api.demands import brief, demand_faults, seconds_of, timeout_faults
 from api.errors import FieldViolation
 from api.graphs import graph_faults
 from operators.authoring import types
+from operators.authoring.environments import declared
 from operators.authoring.errors import PipelineError
 from operators.authoring.graph import Graph, Step, Value
 from operators.authoring.sources import code_digest, here
@@ -60,7 +61,12 @@ class Settings:
 
     def faults(self) -> list[FieldViolation]:
         """Return everything that is wrong."""
-        asked = {"engine": self.engine, "resources": self.resources(), "retries": self.retries}
+        asked = {
+            "engine": self.engine,
+            "resources": self.resources(),
+            "environment": self.environment,
+            "retries": self.retries,
+        }
         found = [replace(fault, field=fault.field.removeprefix("resources.")) for fault in demand_faults(asked)]
         cache: Any = self.cache
         if not isinstance(cache, bool | Cache):
@@ -72,10 +78,6 @@ class Settings:
         if isinstance(self.cache, Cache) and self.cache.ttl is not None and not (seconds_of(self.cache.ttl) or 0) > 0:
             told = 'must be more than 0: seconds, or a text such as "12h", "7d"'
             found.append(FieldViolation("cache.ttl", told, brief(self.cache.ttl), "BAD_CACHE"))
-        try:
-            types.plain(self.environment)
-        except types.NoSchema as error:
-            found.append(FieldViolation("environment", str(error), brief(self.environment)))
         return found
 
 
@@ -95,6 +97,17 @@ class Task:
             raise PipelineError(
                 f"task {self.label!r}: a task is a plain function that returns its output", source=source
             )
+        try:
+            self.settings = settings = replace(
+                settings, environment=declared(settings.environment, function, settings.engine)
+            )
+        except PipelineError as error:
+            raise PipelineError(
+                f"task {self.label!r}: {error.violations[0].description}",
+                reason=error.reason,
+                field="environment",
+                source=source,
+            ) from None
         faults = settings.faults()
         if faults:
             told = "; ".join(f"{fault.field} {fault.description}" for fault in faults)
@@ -135,7 +148,7 @@ class Task:
             resources=settings.resources(),
             retries=settings.retries,
             timeout_s=None if settings.timeout is None else seconds_of(settings.timeout),
-            environment=types.plain(settings.environment),
+            environment=settings.environment,
             cache=settings.kept(),
             source=here(),
             inputs=inputs,

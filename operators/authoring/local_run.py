@@ -5,11 +5,13 @@ A step that fails ends what needs it; the rest goes on, as in Airflow.  A repeat
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from operators.authoring.environments import differences
 from operators.authoring.execute import Cache, Outcome, execute, may_help
 from operators.authoring.graph import Graph, Step
 from operators.authoring.params import completed
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 RUNNING, RETRYING, SUCCEEDED, FAILED = "RUNNING", "RETRYING", "SUCCEEDED", "FAILED"
 SKIP, UPSTREAM_FAILED = "SKIPPED", "UPSTREAM_FAILED"
 NO_ITEMS = "there is nothing to go over"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,13 @@ class _Run:
     def report(self) -> Report:
         """Run everything."""
         loops = {loop.name for loop in self._graph.loops}
+        for step in self._graph.steps:
+            if other := list(differences(step.environment)):
+                log.warning(
+                    "step %s runs in this process, %s: on the platform it has its environment",
+                    step.name,
+                    ", ".join(other),
+                )
         for name in self._graph.order():
             if self._graph.needs(name) & self._failed:
                 self._failed.add(name)
@@ -170,6 +181,8 @@ class _Run:
     def _attempt(self, step: Step, inputs: Mapping[str, Any]) -> Outcome | BaseException:
         function = self._tasks[step.task].function
         try:
+            if step.engine == "spark":
+                _begin_spark()
             return execute(step, inputs, self._values, cache=self._cache, function=function)
         except (Exception, SystemExit) as error:
             # Who debugs and quits wants to be out of everything.
@@ -195,6 +208,13 @@ class _Run:
         event = Event(step, index, state, attempt, digest, message, seconds)
         self._report.events.append(event)
         self._on_event(event)
+
+
+def _begin_spark() -> None:
+    """Have a session of Spark in this process, as a step on Spark has one.  Raises NotProvided."""
+    from operators.hooks import spark
+
+    spark.current()
 
 
 def _told(error: BaseException) -> str:

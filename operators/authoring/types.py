@@ -120,6 +120,10 @@ def typed(hint: Any, value: Any) -> Any:
         return [typed(arguments[0], item) for item in value]
     if origin is dict and isinstance(value, dict):
         return {key: typed(arguments[1], item) for key, item in value.items()}
+    if _is_dataset(hint):
+        from operators.values.datasets import as_dataset
+
+        return as_dataset(hint, value)
     if not _fits(hint, value):
         return value
     if hint is float and type(value) is int:
@@ -174,9 +178,15 @@ def _may_change(hint: Any) -> bool:
     arguments = [each for each in typing.get_args(hint) if each is not hint]
     if any(_may_change(each) for each in arguments if inspect.isclass(each) or typing.get_origin(each)):
         return True
-    return inspect.isclass(hint) and (
-        hint in (float, datetime, date) or issubclass(hint, enum.Enum) or dataclasses.is_dataclass(hint)
-    )
+    if not inspect.isclass(hint):
+        return False
+    simple = hint in (float, datetime, date) or issubclass(hint, enum.Enum) or dataclasses.is_dataclass(hint)
+    return simple or _is_dataset(hint)
+
+
+def _is_dataset(hint: Any) -> bool:
+    """Whether a type is a data set of Spark or Ray, without loading what knows tables."""
+    return inspect.isclass(hint) and hint.__module__.startswith(("pyspark.", "ray.data"))
 
 
 def _annotated(arguments: tuple[Any, ...]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from api.environments import digest, normal, versions
+
 # Distributions that are not called as their module is; asking all of them takes half a second.
 KNOWN = {
     "PIL": "pillow",
@@ -23,13 +25,20 @@ OWN = ("api", "operators", "serving")
 
 
 def environment_of(libraries: Collection[str], declared: Any = None) -> dict[str, str]:
-    """Return what a step runs in, as text by name.  declared: the step's environment, any JSON."""
+    """Return what a step runs in, as text by name.  declared: the step's environment.
+
+    What an environment pins stands in place of what the platform has of it.
+    """
     found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    pinned = versions(declared if isinstance(declared, Mapping) else None)
     for module in sorted(libraries):
         if module in sys.stdlib_module_names or module in OWN:
             continue
         for name in _distributions(module):
-            found[name] = _version(name) or "not installed"
+            if normal(name) not in pinned:
+                found[name] = _version(name) or "not installed"
+    if pinned and isinstance(declared, Mapping):
+        return {**found, **pinned, "requirements": f"sha256:{digest(declared)[:32]}"}
     given = declared if isinstance(declared, Mapping) else {} if declared is None else {"environment": declared}
     for name, value in given.items():
         found[f"declared {name}"] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)

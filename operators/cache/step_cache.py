@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from api.config import load
 from api.errors import ApiError
 from operators.authoring.graph import Step
 from operators.cache.code import Code, code_of
@@ -20,6 +21,7 @@ from operators.cache.environment import environment_of
 from operators.cache.parts import Parts, inputs_of, line_name
 from operators.cache.reasons import MATCHED, NOTHING, differences, expired, nearest, text
 from operators.errors import UserError
+from operators.jobs.environments import packages_of
 from operators.values.references import Reference
 from operators.values.store import Values
 
@@ -50,9 +52,16 @@ def parts_of(step: Step, inputs: Mapping[str, Any], root: Path) -> Parts:
         code=code.parts,
         traced=step.code,
         inputs=inputs_of(inputs),
-        environment=environment_of(code.libraries, step.environment),
+        environment=environment_of(code.libraries, _known(step.environment)),
         version=str((step.cache or {}).get("version", "")),
     )
+
+
+def _known(environment: Any) -> Any:
+    """Return a step's environment; of a named one also what is installed in it."""
+    if not isinstance(environment, Mapping) or "named" not in environment:
+        return environment
+    return {**environment, "packages": packages_of(environment["named"], load().environments_path)}
 
 
 class StepCache:

@@ -10,11 +10,13 @@ from operators.engines.base import Engine
 from operators.engines.kubernetes import KubernetesEngine
 from operators.engines.local import LocalEngine
 from operators.engines.ray import RayEngine
+from operators.engines.spark import SparkEngine
 
 ENGINES: Mapping[str, Callable[[Path], Engine]] = {
     "kubernetes_job": KubernetesEngine,
     "local": LocalEngine,
     "ray": RayEngine,
+    "spark": SparkEngine,
 }
 
 

@@ -30,6 +30,7 @@ from operators.events import RUN
 from operators.jobs.run import LOCK, LOG, PROCESS, RESULT, SPEC, note_process
 
 TAKEN = "taken"
+IN_ENVIRONMENT = "operators.jobs.run_in_environment"
 THREADS = {"OMP_WAIT_POLICY": "passive"}
 """Threads of a job sleep while they wait for each other: spinning, OpenMP's default, made a training of 12 s last 74 s
 on two cores of which another process used one."""
@@ -62,7 +63,7 @@ class LocalEngine:
                 shutil.move(folder, self._archive(spec.job_id))
             folder.mkdir()
             (folder / SPEC).write_text(json.dumps({**dataclasses.asdict(spec), "args": dict(spec.args)}))
-            self._start(folder, lock, run_variable(spec.args.get("run")))
+            self._start(folder, lock, run_variable(spec.args.get("run")), spec.environment is not None)
 
     def _archive(self, job_id: str) -> Path:
         number = 1
@@ -76,10 +77,11 @@ class LocalEngine:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _start(self, folder: Path, lock: IO[str], told: Mapping[str, str]) -> None:
+    def _start(self, folder: Path, lock: IO[str], told: Mapping[str, str], elsewhere: bool) -> None:
+        modules = (IN_ENVIRONMENT, self.module) if elsewhere else (self.module,)
         with (folder / LOG).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", self.module, str(folder)],
+                [sys.executable, "-m", *modules, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from api import evidence as left
-from operators.jobs import code_kept, evidence, traces
+from operators.errors import UserError
+from operators.jobs import code_kept, environments, evidence, traces
 from operators.jobs.run import SPEC, root_of
 
 SUCCEEDED, RAISED, UNUSABLE = 0, 1, 2
 NOWHERE_PORT = "9"
+IN_ENVIRONMENT = "MA_REPLAY_IN_ENVIRONMENT"
 COPIED = ("features",)
 """What a program may change in place is copied; all else that it reads has an absolute reference, or is a value."""
 VALUES = Path("artifacts", "values")
@@ -109,6 +111,15 @@ def _link_values(text: str, there: Path, here: Path) -> None:
                     left_over.append(path.read_text())
 
 
+def in_environment(folder: Path) -> None:
+    """Go on in the environment that the job ran in, if it had its own.  Raises NotProvided, OSError, ValueError."""
+    environment = json.loads((folder / SPEC).read_text()).get("environment")
+    if environment and IN_ENVIRONMENT not in os.environ:
+        python = environments.python_of(environment, folder.parent.parent / "environments")
+        found = {**environments.clean(os.environ), IN_ENVIRONMENT: "1"}
+        os.execve(python, [str(python), "-m", "operators.jobs.replay", *sys.argv[1:]], found)  # noqa: S606
+
+
 def run(capsule: Capsule, *, debug: bool) -> tuple[int, dict[str, Any] | None]:
     """Run the program; return the exit status and the exception that it raised."""
     if capsule.root:
@@ -169,6 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the scratch folder, and say where it is")
     given = parser.parse_args(arguments)
     folder = given.folder.resolve()
+    if arguments is None:
+        try:
+            in_environment(folder)
+        except (UserError, OSError, ValueError) as error:
+            print(f"this job cannot be replayed: {error}", file=sys.stderr)
+            return UNUSABLE
     with scratch_home(folder) as scratch:
         try:
             capsule = opened(folder, scratch)

@@ -39,10 +39,10 @@ def execute(spec: Mapping[str, Any]) -> dict[str, Any]:
         program = importlib.import_module(f"operators.jobs.{spec['program']}")
         outputs = {str(name): str(value) for name, value in program.run(spec["args"]).items()}
     except (UserError, *REFUSALS) as error:
-        return _failed("user", str(error), error, root_of(spec))
+        return failed("user", str(error), error, root_of(spec))
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         traceback.print_exc()
-        return _failed("system", f"{type(error).__name__}: {error}", error, root_of(spec))
+        return failed("system", f"{type(error).__name__}: {error}", error, root_of(spec))
     return {"state": "SUCCEEDED", "outputs": outputs}
 
 
@@ -51,7 +51,8 @@ def root_of(spec: Mapping[str, Any]) -> str:
     return str(spec["args"].get("run", {}).get("root_dir") or "")
 
 
-def _failed(kind: str, message: str, error: BaseException, root: str) -> dict[str, Any]:
+def failed(kind: str, message: str, error: BaseException, root: str) -> dict[str, Any]:
+    """Return what `result.json` holds of a job that failed, and say it.  kind: `user` or `system`."""
     print(f"failed ({kind}): {message}", file=sys.stderr, flush=True)
     told = {"kind": kind, "message": message[:LONGEST_MESSAGE], "exception": traces.described(error, root)}
     return {"state": "FAILED", "error": evidence.masked(told)}

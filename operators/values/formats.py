@@ -39,6 +39,8 @@ LIBRARIES = {
     "pandas": "tables",
     "polars": "tables",
     "pyarrow": "tables",
+    "pyspark": "datasets",
+    "ray": "datasets",
     "numpy": "arrays",
     "torch": "arrays",
     "onnx": "models",
@@ -67,7 +69,6 @@ ADVICE = {
     "PosixPath": "str(value); a file of this machine is not there on another: return its content instead",
     "function": "its result: code is no value",
     "module": "what was made with it: a module is no value",
-    "SparkSession": "the data as Arrow: frame.toArrow()",
 }
 
 _registered: dict[type, Format] = {}
@@ -165,9 +166,7 @@ def _advice(kind: type) -> str:
     if library == "lightgbm":
         return "model.booster_"
     if library in ("pyspark", "ray"):
-        return (
-            "its rows as Arrow: frame.toArrow() of Spark, pyarrow.concat_tables(ray.get(data.to_arrow_refs())) of Ray"
-        )
+        return "a DataFrame of Spark, a Dataset of Ray"
     if library == "scipy":
         return "value.toarray()"
     return ADVICE.get(kind.__name__, "")

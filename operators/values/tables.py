@@ -25,15 +25,16 @@ def formats() -> list[Format]:
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     frame, series = (pandas.DataFrame, pandas.Series) if pandas else (type(None), type(None))
     return [
-        Format("arrow", pa.Table, _parquet, _table, SUFFIX, _digest),
-        Format("pandas", frame, _write_pandas, _read_pandas, SUFFIX, _digest),
-        Format("pandas.series", series, _write_series, _read_series, SUFFIX, _digest),
-        Format("polars", polars.DataFrame if polars else type(None), _write_polars, _read_polars, SUFFIX, _digest),
+        Format("arrow", pa.Table, parquet, read_table, SUFFIX, digest),
+        Format("pandas", frame, _write_pandas, _read_pandas, SUFFIX, digest),
+        Format("pandas.series", series, _write_series, _read_series, SUFFIX, digest),
+        Format("polars", polars.DataFrame if polars else type(None), _write_polars, _read_polars, SUFFIX, digest),
     ]
 
 
-def _digest(content: bytes) -> str:
-    table = _table(content)
+def digest(content: bytes) -> str:
+    """Return the digest of a table's content.  Raises ValueRefused for a type that cannot be told."""
+    table = read_table(content)
     try:
         return table_digest(table, _described(table.schema.metadata or {}))
     except ValueError as error:
@@ -49,14 +50,23 @@ def _described(metadata: dict[bytes, bytes]) -> bytes:
     return json.dumps([said, metadata.get(SERIES, b"").decode()], sort_keys=True).encode()
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table) -> bytes:
+    """Return a table as Parquet."""
     file = io.BytesIO()
     pq.write_table(table, file, compression="zstd", compression_level=1)
     return file.getvalue()
 
 
-def _table(content: bytes) -> pa.Table:
+def read_table(content: bytes) -> pa.Table:
+    """Return the table of Parquet."""
     return pq.read_table(pa.BufferReader(content))
+
+
+def arrow(frame: Any) -> pa.Table:
+    """Return a table of pandas or polars as Arrow's, without pandas' notes.  Raises ValueRefused."""
+    if hasattr(frame, "to_arrow"):
+        return frame.to_arrow()
+    return _of_pandas(frame).replace_schema_metadata(None)
 
 
 def _of_pandas(frame: Any) -> pa.Table:
@@ -70,11 +80,11 @@ def _of_pandas(frame: Any) -> pa.Table:
 
 
 def _write_pandas(frame: Any) -> bytes:
-    return _parquet(_of_pandas(frame))
+    return parquet(_of_pandas(frame))
 
 
 def _read_pandas(content: bytes) -> Any:
-    return _table(content).to_pandas()
+    return read_table(content).to_pandas()
 
 
 def _of_series(series: Any) -> pa.Table:
@@ -85,19 +95,19 @@ def _of_series(series: Any) -> pa.Table:
 
 
 def _write_series(series: Any) -> bytes:
-    return _parquet(_of_series(series))
+    return parquet(_of_series(series))
 
 
 def _read_series(content: bytes) -> Any:
-    table = _table(content)
+    table = read_table(content)
     return table.to_pandas()["value"].rename(json.loads(table.schema.metadata[SERIES]))
 
 
 def _write_polars(frame: Any) -> bytes:
-    return _parquet(frame.to_arrow())
+    return parquet(frame.to_arrow())
 
 
 def _read_polars(content: bytes) -> Any:
     import polars
 
-    return polars.from_arrow(_table(content))
+    return polars.from_arrow(read_table(content))

@@ -91,8 +91,14 @@ def test_a_content_that_is_no_graph_is_refused(served: Served, project: str, fou
         (graph(step("a", timeout_s=0)), "steps[0].timeout_s", "BAD_TIMEOUT"),
         (graph(step("a", retries=1000)), "steps[0].retries", "BAD_RETRIES"),
         (graph(step("a", engine="kubernetes_job")), "steps[0].engine", "ENGINE_NOT_CONFIGURED"),
-        (graph(step("a", engine="spark")), "steps[0].engine", "ENGINE_NOT_CONFIGURED"),
-        (graph(step("a", environment=["x"])), "steps[0].environment", "ENVIRONMENT_NOT_SUPPORTED"),
+        (graph(step("a", engine="spark", resources={"gpu": 1})), "steps[0].resources.gpu", "BAD_RESOURCES"),
+        (graph(step("a", engine="spark", resources={"memory": "1Gi"})), "steps[0].resources.memory", "BAD_RESOURCES"),
+        (graph(step("a", environment=["x"])), "steps[0].environment", "BAD_ENVIRONMENT"),
+        (
+            graph(step("a", environment={"requirements": ["a==1", "b>=2"]})),
+            "steps[0].environment.requirements[1]",
+            "UNPINNED_REQUIREMENT",
+        ),
     ],
 )
 def test_a_graph_that_cannot_run_is_refused(
@@ -100,6 +106,15 @@ def test_a_graph_that_cannot_run_is_refused(
 ) -> None:
     refusal = refused(served, authored(project, found))
     assert (refusal.reason, refusal.paths) == (reason, [f"{GRAPH}.{path}"])
+
+
+def test_a_step_on_spark_is_refused_where_there_is_none(
+    served: Served, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    refusal = refused(served, authored(project, graph(step("a", engine="spark"))))
+    assert (refusal.reason, refusal.paths) == ("ENGINE_NOT_CONFIGURED", [f"{GRAPH}.steps[0].engine"])
+    assert "pip install 'michelangelo-airflow[spark]'" in refusal.message
 
 
 def dev_run(project: str, found: dict[str, Any], **given: Any) -> Any:

@@ -57,6 +57,9 @@ CASES: dict[str, dict[str, Any]] = {
     "native-crash": killed("SIGSEGV"),
     "disk-full": raised(link("OSError", "[Errno 28] No space left on device", errno=28), at=FLIGHTS),
     "variable-not-set": raised(link("KeyError", "'TOKEN'", file="<frozen os>"), at=FLIGHTS),
+    "not-provided": raised(
+        link("operators.errors.NotProvided", "the environment of x==1 cannot be built", "operators.errors.UserError")
+    ),
     "secret-missing": raised(link("airflow.sdk.exceptions.AirflowNotFoundException", "The conn_id `s3` isn't defined")),
     "own-import": raised(link("ImportError", "cannot import name 'x' from 'own'", name="own"), at=FLIGHTS),
     "import": raised(link("ModuleNotFoundError", "No module named 'torch'", "ImportError", name="torch"), at=FLIGHTS),

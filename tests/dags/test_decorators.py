@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from api.config import Config
+from api.engine_settings import unconfigured
 from operators.jobs import python_function
 from operators.task_process import TaskProcess
 from operators.values.references import Reference
@@ -75,8 +76,8 @@ def test_airflow_reads_the_decorators(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("decorator", "told"),
     [
-        ("@task.kubernetes_job", "needs a Kubernetes cluster, and this release reaches none"),
-        ("@task.spark", "needs Spark, which this release does not bring"),
+        ("@task.kubernetes_job", "needs a Kubernetes cluster: set MA_KUBERNETES"),
+        ('@task.spark(memory="512Mi")', "@task.spark needs pyspark" if unconfigured("spark") else "too little"),
         ('@task.local(memory="4gb")', "memory"),
         ('@task.local(timeout="0s")', "timeout"),
         ("@task.ray(cache=True)", "cache is for tasks of a @pipeline"),

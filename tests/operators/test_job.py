@@ -211,8 +211,8 @@ def test_a_task_that_was_killed_before_it_submitted_starts_no_job(home: Path) ->
 
 
 def test_an_engine_that_does_not_exist_fails_the_task_for_good(home: Path) -> None:
-    with pytest.raises(AirflowFailException, match="'spark': use local, ray"):
-        chain(home, engine_name="spark").execute("first")
+    with pytest.raises(AirflowFailException, match=r"'flink': use .*local, ray, spark"):
+        chain(home, engine_name="flink").execute("first")
 
 
 RESUMED = {"ma": {"reuse": {"first": {"outputs": {"args": "as before"}, "from": "run-1"}}, "skip": ["second"]}}

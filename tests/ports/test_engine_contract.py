@@ -1,4 +1,4 @@
-"""What operators rely on in an engine, over every engine.  Ray starts slowly: it shows only what is its own."""
+"""What operators rely on in an engine, over every engine.  Ray and Spark start slowly: they show what is their own."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,14 @@ from typing import Any
 import psutil
 import pytest
 
+from api.engine_settings import unconfigured
 from operators.engines import ENGINES
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.engines.local import MOST_LOG_BYTES, LocalEngine
 
 PROGRAMS = Path(__file__).with_name("engine_programs")
-LONGEST_S = 60.0
+LONGEST_S = 120.0
+ASKED = {"cpu": 0.5, "memory": 100}
 
 
 def until(holds: Callable[[], Any], what: str) -> None:
@@ -54,7 +56,7 @@ class Place:
     def spec(self, program: str = "echo", job_id: str = "job", **args: Any) -> JobSpec:
         self.submitted.append(job_id)
         standard = {name: str(self.folder / f"{job_id}.{name}") for name in ("ran", "pids", "until")}
-        return JobSpec(job_id, program, {**standard, **args})
+        return JobSpec(job_id, program, {**standard, **args}, resources=ASKED)
 
     def submit(self, program: str = "echo", job_id: str = "job", **args: Any) -> None:
         self.engine.submit(self.spec(program, job_id, **args))
@@ -111,10 +113,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
                     os.kill(int(pid), signal.SIGKILL)
 
 
-both = pytest.mark.parametrize("place", ["local", "ray"], indirect=True)
+missing = unconfigured("spark")
+spark = pytest.param("spark", marks=pytest.mark.skipif(bool(missing), reason=f"Spark {missing}"))
+every = pytest.mark.parametrize("place", ["local", "ray", spark], indirect=True)
 
 
-@both
+@every
 def test_a_job_gives_its_outputs_and_shows_what_it_printed(place: Place) -> None:
     given: dict[str, Any] = {
         "text": "{{ 7*7 }} $(id)\n\u2028\x00é",
@@ -130,13 +134,19 @@ def test_a_job_gives_its_outputs_and_shows_what_it_printed(place: Place) -> None
     assert {name: got[name] for name in given} == given
     assert "hello" in place.engine.log("job")
     assert place.engine.result("job") == result
+    if place.name == "ray":
+        assert json.loads(result.outputs["resources"]) == {"CPU": 0.5, "memory": 100 * 2**20}
+    if place.name == "spark":
+        assert json.loads(result.outputs["resources"]) == {"spark.master": "local[1]", "heap_mib": 512}
 
 
-@both
+@every
 def test_a_cancelled_job_leaves_no_process(place: Place) -> None:
     place.submit("family", children=3)
     pids = place.pids()
     assert {*pids} <= place.processes()
+    if place.name == "spark":
+        assert any(psutil.Process(pid).name() == "java" for pid in place.processes())
     place.engine.cancel("job")
     assert [pid for pid in pids if alive(pid)] == []
     assert place.processes() == set()
@@ -354,8 +364,8 @@ def test_a_file_that_a_power_cut_left_empty_is_as_none(place: Place, name: str) 
 def test_no_engine_of_a_wrong_name_is_given() -> None:
     from operators.engines import engine
 
-    with pytest.raises(ValueError, match="'spark': use kubernetes_job, local, ray"):
-        engine("spark")
+    with pytest.raises(ValueError, match=r"'flink': use .*local, ray, spark"):
+        engine("flink")
 
 
 def test_one_engine_object_does_not_keep_its_jobs(tmp_path: Path) -> None:

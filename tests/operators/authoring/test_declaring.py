@@ -37,7 +37,9 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str, str]] = [
     ({"retries": 1000}, "BAD_RETRIES", "from 0 to 10"),
     ({"cache": "yes"}, "BAD_CACHE", "Cache(version="),
     ({"cache": Cache(ttl="soon")}, "BAD_CACHE", '"7d"'),
-    ({"environment": object()}, "BAD_TASK", "no form in JSON"),
+    ({"environment": object()}, "BAD_ENVIRONMENT", "must be a list of requirements"),
+    ({"environment": ["x>=1"]}, "UNPINNED_REQUIREMENT", "must name one version, such as x==1.2.3"),
+    ({"environment": "nowhere.txt"}, "NO_REQUIREMENTS_FILE", "'nowhere.txt', which cannot be read: No such file"),
     ({"memroy": "2Gi"}, "BAD_TASK", "did you mean memory?"),
 ]
 
@@ -49,14 +51,14 @@ def test_what_a_task_asks_for_is_judged_where_it_stands(settings: Any, reason: s
     assert refused.value.reason == reason
     assert way_out in str(refused.value)
     assert str(refused.value).startswith(f"{Path(__file__).name}:")
-    assert refused.value.violations[0].field in (*settings, "cache.ttl")
+    assert refused.value.violations[0].field.partition(".")[0] in settings
     with pytest.raises(PipelineError):
         one.options(**settings)
 
 
 def test_settings_come_into_the_graph() -> None:
     @task.ray(
-        cpu=4, memory="8Gi", gpu=1, retries=3, timeout="1h30m", environment={"pip": ["x==1"]}, cache=Cache("2", "7d")
+        cpu=4, memory="8Gi", gpu=1, retries=3, timeout="1h30m", environment=["Y_z == 2", "x==1"], cache=Cache("2", "7d")
     )
     def big() -> int:
         return 1
@@ -69,7 +71,7 @@ def test_settings_come_into_the_graph() -> None:
     assert (step.name, step.engine, step.retries, step.timeout_s) == ("small", "ray", 3, 5400)
     assert step.resources == {"cpu": "500m", "gpu": 1, "memory": "8Gi"}
     assert step.cache == {"version": "1", "ttl_s": None}
-    assert step.environment == {"pip": ["x==1"]}
+    assert step.environment == {"requirements": ["x==1", "y-z==2"]}
     assert big.settings.kept() == {"version": "2", "ttl_s": 604_800}
 
 

@@ -1,6 +1,7 @@
 """Notes that it ran, prints, and gives its arguments back; with `error` it fails."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,4 +17,21 @@ def run(args: Mapping[str, Any]) -> dict[str, str]:
         raise UserError("column 'x' is not there")
     if args.get("error") == "system":
         raise OSError("the disk is full")
-    return {} if args.get("error") == "none" else {"args": json.dumps(args)}
+    return {} if args.get("error") == "none" else {"args": json.dumps(args), **set_aside()}
+
+
+def set_aside() -> dict[str, str]:
+    """What the engine has set aside for this job."""
+    if "ray" in sys.modules:
+        import ray
+
+        given: Any = ray.get_runtime_context()
+        return {"resources": json.dumps(given.get_assigned_resources())}
+    if "pyspark" in sys.modules:
+        from pyspark.sql import SparkSession
+
+        session: Any = SparkSession.builder.getOrCreate()
+        heap = session.sparkContext._jvm.Runtime.getRuntime().maxMemory()
+        found = {"spark.master": session.conf.get("spark.master"), "heap_mib": heap // 2**20}
+        return {"resources": json.dumps(found)}
+    return {}

@@ -10,20 +10,17 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from api.blobs import Blobs, Ref, parsed
 from api.errors import ApiError, Expired, Unavailable
 from api.external import refs_of
 from api.kinds import kinds
 from api.resources import Resources
-from api.store.base import Criterion, Operator, Query
 
 GRACE_DAYS = 3
 FIRST_S = 600.0
 EVERY_S = 6 * 3600.0
-PAGE = 500
 LOG_S = 120.0
 # Beside the namespaces: no project's name has a capital letter.
 MARK = re.compile(r"UNUSED/(?P<day>[0-9]{1,9})/(?P<name>.+)\Z")
@@ -76,22 +73,9 @@ class Sweeper:
         for namespace in namespaces:
             for kind in kinds().values():
                 if kind.external:
-                    async for item in self._objects(kind.name, namespace):
+                    async for item in self._resources.each(kind.name, namespace):
                         used |= {ref.name(namespace) for ref in refs_of(item).values()}
         return used
-
-    async def _objects(self, kind: str, namespace: str) -> AsyncIterator[Any]:
-        """Yield the objects of a project by name, some at a time; pages of one revision would expire meanwhile."""
-        name = ""
-        while True:
-            after = Criterion("metadata.name", Operator.GREATER_THAN, (name,))
-            query = Query(namespace, where=after if name else None, order=(("metadata.name", False),), limit=PAGE)
-            items = (await self._resources.list(kind, query)).items
-            if not items:
-                return
-            for item in items:
-                yield item
-            name = items[-1].metadata.name
 
     async def _used_by_changes(self) -> set[str]:
         """Return the names that the change log refers to.  Raises Expired when it is cut meanwhile."""

@@ -27,6 +27,7 @@ NO_TLS = TlsConfig()
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 2.0
 ATTEMPTS = 5
+PART_BYTES = 2 * 1024 * 1024
 # A lost connection is made anew as soon as a call is tried again; gRPC alone would wait a second, then longer.  It is
 # one client's own: closed with it, and not taken over by the next one to the same address.
 CONNECTION = [
@@ -191,6 +192,27 @@ class Client:
             request.ttl.FromMilliseconds(round(1000 * ttl_s))
         service: Any = wire.DESCRIPTOR.services_by_name["BrokerService"]
         return self._carry_out(service.methods_by_name["Publish"], request)
+
+    def put_code(self, namespace: str, data: bytes, form: str = "TAR", *, keep: bool = True) -> str:
+        """Store packed code, or a difference, form DIFF, where runs find it, and return its URI.  Once for one content.
+
+        keep: else nothing is sent, and the URI is where it would be.
+        """
+        import hashlib
+
+        from api.gen.michelangelo.platform.v1 import code_service_pb2 as wire
+
+        methods: Any = wire.DESCRIPTOR.services_by_name["CodeService"].methods_by_name
+        request = wire.PutCodeRequest(
+            namespace=namespace, sha256=hashlib.sha256(data).hexdigest(), form=wire.PutCodeRequest.Form.Value(form)
+        )
+        answer = self._carry_out(methods["PutCode"], request)
+        if keep and not answer.stored:
+            for begin in range(0, len(data), PART_BYTES):
+                part = wire.PutPartRequest(namespace=namespace, data=data[begin : begin + PART_BYTES])
+                request.parts.append(self._carry_out(methods["PutPart"], part).part)
+            answer = self._carry_out(methods["PutCode"], request)
+        return str(answer.uri)
 
     def can_i(self, verb: str = "", kind: str = "", namespace: str = "") -> Any:
         """Return who calls, and whether it may: `subject`, `groups`, `allowed` and, if not, the `reason`."""

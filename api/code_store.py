@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,9 @@ from api.blob_files import Files, LocalFiles, RemoteFiles
 from api.code_tar import CodeRefused, Refusal, unpack
 
 FOLDER = "code"
+DAY_S = 86_400
+# What is noted of files, beside the projects: no project's name has a capital letter.
+WANTED, UNUSED = "WANTED", "UNUSED"
 
 
 def files_at(url: str) -> Files:
@@ -27,8 +32,9 @@ def files_at(url: str) -> Files:
 class CodeStore:
     """Packed code below the artifact store's `url`.  Methods raise OSError while it does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
         self._url = below(url, FOLDER)
+        self._clock = clock
 
     def uri(self, project: str, digest: str, suffix: str = "tar") -> str:
         """Return where a file is; no options of the store, which may be secret."""
@@ -43,6 +49,34 @@ class CodeStore:
     def has(self, project: str, digest: str, suffix: str = "tar") -> bool:
         """Whether a file is there."""
         return self._files().has(f"{project}/{digest}.{suffix}")
+
+    def today(self) -> int:
+        """Return the number of days since 1970."""
+        return int(self._clock()) // DAY_S
+
+    def want(self, project: str, digest: str, suffix: str = "tar") -> None:
+        """Note that somebody is about to use a file: it is not removed in the next days, used or not."""
+        self.note(WANTED, f"{project}/{digest}.{suffix}")
+
+    def note(self, mark: str, name: str) -> None:
+        """Note something of a file today."""
+        self._files().write(f"{mark}/{self.today()}/{name}", b"")
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the names of all files and notes, `project/digest.suffix` and `MARK/day/project/digest.suffix`."""
+        return list(self._files().names(prefix))
+
+    def read(self, name: str) -> bytes:
+        """Return a file by its name.  Raises FileNotFoundError."""
+        return self._files().read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store a file under its name."""
+        self._files().write(name, data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a note, if it is there."""
+        self._files().remove(name)
 
     def unpacked(self, project: str, digest: str, folder: Path) -> Path:
         """Return the folder `folder`/`digest` with the files of a tar, made once however many ask for it.

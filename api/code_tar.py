@@ -184,17 +184,33 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_tar(data: bytes) -> None:
+    """Raise CodeRefused for bytes that `unpack` would refuse.  Writes nothing."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as opened:
+            _members(opened)
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        if isinstance(error, CodeRefused):
+            raise
+        raise CodeRefused([Refusal("the file", "NO_TAR", "is no tar: `ma pipeline apply` packs one")]) from None
+
+
 def _extract(tar: Path, folder: Path) -> None:
     with tarfile.open(tar, "r:") as opened:
-        members = opened.getmembers()
-        for member in members:
-            if not _is_plain(member):
-                told = "is no plain file below the folder: it was not packed by this platform"
-                raise CodeRefused([Refusal(member.name, "NO_FILE", told)])
-        if len(members) > MOST_FILES or sum(member.size for member in members) > MOST_BYTES:
-            raise CodeRefused([Refusal(tar.name, "TOO_LARGE", f"unpacks to more than {MOST_BYTES} bytes")])
-        for member in members:
+        for member in _members(opened):
             opened.extract(member, folder, filter="data")
+
+
+def _members(opened: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return the files in a tar.  Raises CodeRefused if it holds anything else, or too much."""
+    members = opened.getmembers()
+    for member in members:
+        if not _is_plain(member):
+            told = "is no plain file below the folder: it was not packed by this platform"
+            raise CodeRefused([Refusal(member.name, "NO_FILE", told)])
+    if len(members) > MOST_FILES or sum(member.size for member in members) > MOST_BYTES:
+        raise CodeRefused([Refusal(".", "TOO_LARGE", f"unpacks to more than {MOST_BYTES} bytes")])
+    return members
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

@@ -11,7 +11,10 @@ from api.calls import Access, Call, Everybody
 from api.errors import NotFound
 from api.external import External
 from api.kinds import Resource, kinds
-from api.store.base import Change, Key, Lease, Page, Query, Request, Store
+from api.store.base import Change, Criterion, Key, Lease, Operator, Page, Query, Request, Store
+
+# Objects that are looked at together where all of a project are.
+PAGE = 500
 
 
 class Reads:
@@ -59,6 +62,19 @@ class Reads:
     async def list(self, kind: str, query: Query | None = None) -> Page:
         """Return a page of objects, without their large values (`api.external`)."""
         return await self._store.list(kind, query or Query())
+
+    async def each(self, kind: str, namespace: str) -> AsyncIterator[Any]:
+        """Yield the objects of a project by name, some at a time; pages of one revision would expire meanwhile."""
+        name = ""
+        while True:
+            after = Criterion("metadata.name", Operator.GREATER_THAN, (name,))
+            query = Query(namespace, where=after if name else None, order=(("metadata.name", False),), limit=PAGE)
+            items = (await self.list(kind, query)).items
+            if not items:
+                return
+            for item in items:
+                yield item
+            name = items[-1].metadata.name
 
     async def remembered(self, request: Request, kind: str) -> Any | None:
         """Return the object that a repeated request answered with, None for a new one.  Raises AlreadyExists."""

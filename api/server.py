@@ -49,10 +49,13 @@ from api.services.access import NAME as ACCESS
 from api.services.access import AccessService
 from api.services.broker import NAME as BROKER
 from api.services.broker import BrokerService
+from api.services.code import NAME as CODE
+from api.services.code import CodeService
 from api.services.platform import NAME as PLATFORM
 from api.services.platform import PlatformService
 from api.services.resources import ResourceService
 from api.store.open import open_store
+from api.uploads import Uploads
 from api.watch import Hub
 
 # What is larger than a request may be is still read, and refused with its reason; beyond this gRPC refuses it unread.
@@ -163,22 +166,27 @@ async def grpc_server(
     host: str = LOOPBACK,
     tls: TlsConfig | None = None,
     limits: LimitsConfig = DEFAULT,
+    uploads: Uploads | None = None,
 ) -> AsyncIterator[int]:
     """Serve every kind, what concerns all kinds, reflection and health; yields the port.
 
-    Without access and entrance everybody may do everything, as the same user.
+    uploads: takes code in, where there is a place for it.  Without access and entrance everybody may do everything, as
+    the same user.
     """
     access = access or Everybody()
     entrance = entrance or Entrance(Anyone(), access, resources.record)
     platform = platform or Platform(resources, Hub(resources), access)
     served = Operations(resources, access)
-    handlers = (
+    handlers: list[grpc.GenericRpcHandler] = [
         ResourceService(served, entrance),
         PlatformService(platform, entrance),
         AccessService(access, entrance),
         BrokerService(platform.publisher, entrance),
-    )
+    ]
     services = [*(kind.service.full_name for kind in kinds().values()), PLATFORM, ACCESS, BROKER]
+    if uploads is not None:
+        handlers.append(CodeService(uploads, entrance))
+        services.append(CODE)
     checker = health.aio.HealthServicer()
     for service in ("", *services):
         await checker.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -186,7 +194,7 @@ async def grpc_server(
     servers = []
     for options in doors(limits):
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers(handlers)
+        server.add_generic_rpc_handlers(tuple(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(checker, server)
         reflection.add(server, [*services, health.SERVICE_NAME])
         address = f"{bracketed(host)}:{port}"
@@ -236,6 +244,7 @@ async def serve(config: Config) -> None:
                     host=config.api_host,
                     tls=config.tls,
                     limits=limits,
+                    uploads=Uploads(plane.resources, plane.blobs, config.artifacts_url, access),
                 ),
                 http_server(
                     app.build(ready, plane.routes(), gateway),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -16,6 +15,7 @@ from google.protobuf import json_format
 from api.cli import code, documents, runs
 from api.cli.context import client, say, warn
 from api.cli.exits import OK, USAGE, Failure
+from api.client import Client
 from api.gen.michelangelo.api.v2 import pipeline_pb2
 from api.kinds import kinds
 from api.uniflow import GRAPH_TYPE
@@ -34,7 +34,7 @@ def apply(files: Sequence[str], *, namespace: str, folder: str, dry_run: bool, f
     with client() as api:
         for file, resource in found:
             if is_authored(resource):
-                fill(resource, folder, file, keep=not dry_run)
+                fill(api, resource, folder, file, keep=not dry_run)
             _, what = api.apply(resource, force=force, dry_run=dry_run)
             say(f"{resource.DESCRIPTOR.name} {resource.metadata.name} {what}{' (dry run)' if dry_run else ''}")
     return OK
@@ -48,20 +48,27 @@ def dev_run(
     _, pipeline = _read(file, namespace)
     if not is_authored(pipeline):
         raise Failure(f"{file} is no pipeline in Python: apply it, then `ma pipeline run`", code=USAGE)
-    where = fill(pipeline, folder, file, keep=True)
     scope, name = pipeline.metadata.namespace, pipeline.metadata.name
-    run = kinds()["PipelineRun"].new(scope, run_name or _run_name(name))
-    run.spec.pipeline_spec.CopyFrom(pipeline.spec)
-    run.spec.workspace_root_dir = _workspace(where)
-    if difference := code.difference(where).encode():
-        run.spec.local_diff = code.store(scope, difference, hashlib.sha256(difference).hexdigest(), "diff")
-    run.spec.description = f"dev-run of {name}"
-    if given:
-        json_format.ParseDict({"kw_args": given}, run.spec.input)
     with client() as api:
+        run = _dev_run(api, pipeline, folder, file, run_name or _run_name(name))
+        if given:
+            json_format.ParseDict({"kw_args": given}, run.spec.input)
         api.create(run)
         say(run.metadata.name)
         return runs.follow(api, scope, run.metadata.name, timeout_s=timeout_s, tell=say) if wait else OK
+
+
+def _dev_run(api: Client, pipeline: Any, folder: str, file: str, name: str) -> Any:
+    """Return a run that brings its pipeline along; code and differences are stored."""
+    where = fill(api, pipeline, folder, file, keep=True)
+    scope = pipeline.metadata.namespace
+    run = kinds()["PipelineRun"].new(scope, name)
+    run.spec.pipeline_spec.CopyFrom(pipeline.spec)
+    run.spec.workspace_root_dir = _workspace(where)
+    if difference := code.difference(where).encode():
+        run.spec.local_diff = api.put_code(scope, difference, "DIFF")
+    run.spec.description = f"dev-run of {pipeline.metadata.name}"
+    return run
 
 
 def is_authored(resource: Any) -> bool:
@@ -86,7 +93,7 @@ def _read(file: str, namespace: str) -> tuple[str, Any]:
     return file, resource
 
 
-def fill(pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
+def fill(api: Client, pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
     """Put graph, code and commit into a pipeline's manifest and return the folder.  keep: store the code too."""
     manifest = pipeline.spec.manifest
     missing = [name for name in ("file_path", "uniflow_function") if not getattr(manifest, name)]
@@ -100,7 +107,7 @@ def fill(pipeline: Any, folder: str, file: str, *, keep: bool) -> Path:
     made = code.prepare(where, manifest.file_path, manifest.uniflow_function)
     say(code.told(where, made))
     scope, packed = pipeline.metadata.namespace, made.packed
-    manifest.uniflow_tar = code.store(scope, packed.data, packed.digest) if keep else code.place(scope, packed.digest)
+    manifest.uniflow_tar = api.put_code(scope, packed.data, keep=keep)
     text = json.dumps(made.graph, separators=(",", ":"), ensure_ascii=False)
     manifest.content.Pack(typed(GRAPH_TYPE, {"graph": text}))
     pipeline.metadata.labels[TYPE_LABEL] = "UNIFLOW"

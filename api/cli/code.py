@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.cli.context import configuration
 from api.cli.exits import Failure
-from api.code_store import CodeStore
 from api.code_tar import CodeRefused, Packed, pack, unpack
 
 TRACE = "operators.authoring.trace"
@@ -88,19 +86,6 @@ def _environment(folder: Path) -> dict[str, str]:
     """Return what a user's code sees: neither our token nor anything of Airflow's."""
     kept = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name and name != "MA_TOKEN"}
     return {**kept, "PYTHONPATH": os.pathsep.join((str(folder), str(Path(__file__).resolve().parents[2])))}
-
-
-def store(namespace: str, data: bytes, digest: str, suffix: str = "tar") -> str:
-    """Put what a run needs into the artifact store and return its URI.  The same content is stored once."""
-    try:
-        return CodeStore(configuration().artifacts_url).put(namespace, digest, data, suffix)
-    except (OSError, ValueError) as error:
-        raise Failure(f"the code cannot be stored in the artifact store (MA_ARTIFACTS): {error}") from None
-
-
-def place(namespace: str, digest: str) -> str:
-    """Return the URI at which a packed folder would be stored."""
-    return CodeStore(configuration().artifacts_url).uri(namespace, digest)
 
 
 def commit(folder: Path) -> tuple[str, str]:

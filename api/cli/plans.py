@@ -12,7 +12,7 @@ from typing import Any
 from api.cli import authored, documents, output, present
 from api.cli.context import client, say, warn
 from api.cli.exits import OK, REFUSED, USAGE, Failure
-from api.client import MANAGER
+from api.client import MANAGER, Client
 from api.errors import ApiError
 
 WIDTH = 80
@@ -38,9 +38,9 @@ def plan(
     """Print the plan of an apply.  Returns the exit code."""
     if form not in FORMATS:
         raise Failure(f"unknown output {form!r}: use {', '.join(FORMATS)}", code=USAGE)
-    resources = _resources(documents.load(files, namespace=namespace))
     terms: dict[str, Any] = {"manager": manager, "force": force, "replace": replace}
     with client() as api:
+        resources = _resources(documents.load(files, namespace=namespace), api)
         planned = as_plain(api.plan(resources, **terms), resources) | terms
     if form == "json":
         print(output.as_json(planned))
@@ -50,7 +50,7 @@ def plan(
     return OK
 
 
-def _resources(found: Sequence[documents.Document]) -> list[Any]:
+def _resources(found: Sequence[documents.Document], api: Client) -> list[Any]:
     """Return what documents declare.  Raises Failure unless all of them can be read: half a plan is none."""
     for document in found:
         for text in (*document.warnings, *document.faults):
@@ -64,7 +64,7 @@ def _resources(found: Sequence[documents.Document]) -> list[Any]:
         if authored.is_authored(resource) and not resource.spec.manifest.uniflow_tar:
             # What is told of the code is no part of the plan.
             with contextlib.redirect_stdout(sys.stderr):
-                authored.fill(resource, "", document.where.rpartition(":")[0], keep=True)
+                authored.fill(api, resource, "", document.where.rpartition(":")[0], keep=True)
         resources.append(resource)
     return resources
 
@@ -153,9 +153,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 def apply(file: str) -> int:
     """Apply what a plan says, unless the world has changed since.  Returns the exit code."""
     planned = _read(file)
-    resources = _resources([document for value in planned["objects"] for document in _documents(file, value)])
     terms = {name: planned[name] for name in TERMS}
     with client() as api:
+        found = [document for value in planned["objects"] for document in _documents(file, value)]
+        resources = _resources(found, api)
         now = as_plain(api.plan(resources, **terms), resources)
         if now["digest"] != planned["digest"]:
             raise outdated(differing(planned["changes"], now["changes"]))

@@ -17,6 +17,8 @@ from api.blob_sweep import Sweeper
 from api.blobs import opened
 from api.broker.broker import Broker
 from api.broker.retention import EventRetention
+from api.code_store import CodeStore
+from api.code_sweep import CodeSweeper
 from api.config import Config
 from api.controllers import reports
 from api.controllers.adoption import Adopter
@@ -48,11 +50,11 @@ class ControlPlane:
     """Resources with their admission, and the controllers that act on them.  Use as an async context manager."""
 
     def __init__(self, store: Store, config: Config) -> None:
-        self._hooks, self._blobs = installed(), opened(config.blobs_url)
+        self._hooks, self.blobs = installed(), opened(config.blobs_url)
         self.resources = Resources(
             store,
             ADMITTERS,
-            external=External(self._blobs),
+            external=External(self.blobs),
             hooks=self._hooks,
             followers={"Pipeline": revisions.follow},
             registries=config.kubernetes.registries,
@@ -80,7 +82,8 @@ class ControlPlane:
         runs = PipelineRunController(platform)
         self._adopter = Adopter(platform, runs)
         after_hooks = AfterHooks(leadership.resources, self._hooks)
-        sweeper = Sweeper(leadership.resources, self._blobs)
+        sweeper = Sweeper(leadership.resources, self.blobs)
+        code_sweeper = CodeSweeper(leadership.resources, CodeStore(self._config.artifacts_url))
         graph = EventGraph(platform)
         broker = Broker(leadership.resources, graph.heard, graph.changed)
         events = (broker.run, graph.run, EventRetention(leadership.resources).run)
@@ -90,6 +93,7 @@ class ControlPlane:
             self._adopter.resync,
             after_hooks.run,
             sweeper.run,
+            code_sweeper.run,
             *events,
             runs.dags.run,
             runs.plain.run,

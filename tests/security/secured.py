@@ -23,6 +23,7 @@ from api.audit import Entry, Record
 from api.audit import read as entry_of
 from api.auth.setup import access_of
 from api.auth.static import digest
+from api.blobs import opened
 from api.config import AuthConfig, Config
 from api.controllers import reports
 from api.gen.michelangelo.platform.v1 import role_binding_pb2 as wire
@@ -36,6 +37,7 @@ from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
+from api.uploads import Uploads
 from api.watch import Hub
 from tests.api.running import Refusal, read, request_of
 
@@ -144,7 +146,16 @@ class Secured:
         application = app.build(self._ready, self.routes(), gateway)
         http_port = await self._stack.enter_async_context(http_server(application, 0, limits=limits))
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=CALL_S)
-        server = grpc_server(self.resources, 0, platform, access=self.access, entrance=self.entrance, limits=limits)
+        uploads = Uploads(self.resources, opened(str(self.home / "blobs")), str(self.home / "artifacts"), self.access)
+        server = grpc_server(
+            self.resources,
+            0,
+            platform,
+            access=self.access,
+            entrance=self.entrance,
+            limits=limits,
+            uploads=uploads,
+        )
         return await self._stack.enter_async_context(server)
 
     @staticmethod

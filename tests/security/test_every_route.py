@@ -107,11 +107,12 @@ def test_a_method_is_made_by_the_one_function_that_lets_callers_in() -> None:
     assert found == {
         "api/services/access.py": {"made"},
         "api/services/broker.py": {"made"},
+        "api/services/code.py": {"made"},
         "api/services/resources.py": {"_endpoint"},
         "api/services/platform.py": {"method"},
         "api/services/reflection.py": {"servicer.ServerReflectionInfo"},
     }
-    for module in ("access", "broker", "resources", "platform"):
+    for module in ("access", "broker", "code", "resources", "platform"):
         assert "endpoint(" in (ROOT / "api" / "services" / f"{module}.py").read_text()
         assert "entering(entrance" in (ROOT / "api" / "services" / f"{module}.py").read_text()
 

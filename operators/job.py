@@ -35,6 +35,11 @@ class JobOperator(BaseOperator):
         super().__init__(multiple_outputs=True, **kwargs)
         self.engine = engine
         self._killed = False
+        self._given: Engine | None = None
+
+    def run_on(self, engine: Engine) -> None:
+        """Use this engine, whatever the task says: where there is no Airflow, a run brings its own."""
+        self._given = engine
 
     def job(self, context: Any) -> JobSpec:
         """Return what to run.  Pure: no I/O."""
@@ -88,6 +93,8 @@ class JobOperator(BaseOperator):
         self._engine().cancel(job_id(get_current_context()))
 
     def _engine(self) -> Engine:
+        if self._given is not None:
+            return self._given
         try:
             return engine_of(self.engine)
         except ValueError as error:

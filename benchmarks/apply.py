@@ -1,10 +1,10 @@
 """How long after an apply a pipeline can be run: `Client.apply` of a new Pipeline until it is READY, a DAG in Airflow.
 
 Measured in a project that exists, first alone, then beside 1,000 pipelines in 20 other projects; with it what Airflow
-needs to parse a project's file.
+needs to parse a project's file, and what it costs to stand by with so many pipelines and with the first ten or so.
 Peer: a DAG file with the same tasks, dropped into the same Airflow's folder, until Airflow shows it.  That folder is
 looked at every 5 seconds here; with Airflow's own setting it is every 300.
-Command: `python -m benchmarks apply [--pipelines 1000 --projects 20]`
+Command: `python -m benchmarks apply [--pipelines 1000 --projects 20 --window-s 60]`
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.measuring.results import Measured
 from benchmarks.measuring.rounds import interleaved
 from benchmarks.systems import declared, platform
 from benchmarks.systems.rest import PlainAirflow, until
+from benchmarks.systems.standing import window
 from benchmarks.workbench import Workbench
 
 TITLE = "From apply to a pipeline that can be run"
@@ -31,6 +32,11 @@ ROUNDS = 10
 ALONE, CROWDED = "alone", "crowded"
 """The projects that are applied to, before and after the others were filled: both begin with one pipeline."""
 GOAL = Goal("most", 1.0)
+MORE = Goal("most", 1.5)
+"""How much more CPU time it may cost to stand by with many pipelines."""
+WINDOWS = 3
+SETTLE_S = 120.0
+"""Until what the last apply began has come to rest, and the scheduler looks by itself as seldom as it does."""
 FILL_S = 1800.0
 LOOK_AT_FOLDER_S = 5.0
 """How often the platform's Airflow looks for new files."""
@@ -125,12 +131,14 @@ def measure(bench: Workbench) -> Measured:
         side.prove_runnable()
         alone, dropped = interleaved(rounds, side.ours, side.dropped)
         own_parses = side.parses_ms
+        few = _standing_by(config, bench)
         bench.say(f"applying {bench.pipelines} pipelines in {bench.projects} projects")
         begun = time.monotonic()
         other_parses = side.fill(bench.pipelines, bench.projects)
         filled_s = time.monotonic() - begun
         side.begin(CROWDED)
         crowded, dropped_crowded = interleaved(rounds, side.ours, side.dropped)
+        many = _standing_by(config, bench)
     each = bench.pipelines // bench.projects
     notes = [
         f"{bench.pipelines:,} pipelines in {bench.projects} projects were applied and READY after {filled_s:.0f} s.",
@@ -143,9 +151,18 @@ def measure(bench: Workbench) -> Measured:
             _seconds(f"  beside {bench.pipelines:,} pipelines", crowded, dropped_crowded),
             Figure("parse of its file", "ms", tuple(own_parses)),
             Figure(f"parse of a project of {each}", "ms", tuple(other_parses)),
+            Figure(f"CPU standing by, {rounds + 1} pipelines", "%", few),
+            Figure(f"  {bench.pipelines + 2 * rounds + 2:,} pipelines", "%", many),
+            Figure("  times as much", "times", tuple(more / less for more, less in zip(many, few, strict=True)), goal=MORE),
         ],
         notes,
     )
+
+
+def _standing_by(config: Config, bench: Workbench) -> tuple[float, ...]:
+    """Return the percent of one core that the platform uses in each of some windows."""
+    time.sleep(min(SETTLE_S, 2 * bench.window_s))
+    return tuple(window(lambda: platform.processes(config), bench.window_s).cpu_percent for _ in range(WINDOWS))
 
 
 def _seconds(name: str, ours: Sequence[float], peer: Sequence[float]) -> Figure:

@@ -147,7 +147,7 @@ def _dag_processor(config: Config) -> dict[str, str]:
         "refresh_interval": "5",
         "bundle_refresh_check_interval": "1",
         # An apply asks for its own file; a file that changes on disk is seen at the next refresh all the same.
-        "min_file_process_interval": "300",
+        "min_file_process_interval": "900",
         "stale_dag_threshold": "50",
     }
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.sdk import DAG, get_parsing_context
+from airflow.sdk import DAG, BaseOperator, get_parsing_context
+from airflow.sdk.definitions.param import ParamsDict
 
 from api.config import load
 from operators.templates import params
 
-HIDDEN, TRIGGER = ".hidden.json", ".trigger.json"
+HIDDEN = params.HIDDEN
+OF_RUNS, OF_TRIGGER = ".hidden.json", ".trigger.json"
 """How the names of manifests end that are not those of pipelines."""
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def _paths(folder: Path, wanted: str | None) -> Sequence[Path]:
     """Return the manifests to read: all of a project, or where the one of a DAG may be."""
     if wanted is not None:
         name = wanted.partition(".")[2]
-        named = [folder / f"{name}{ending}" for ending in (".json", HIDDEN, TRIGGER)]
+        named = [folder / f"{name}{ending}" for ending in (".json", OF_RUNS, OF_TRIGGER)]
         if found := [path for path in named if path.exists()]:
             return found
     return sorted(folder.glob("*.json"))
@@ -72,6 +74,18 @@ def dag_id_of(manifest: Mapping[str, Any]) -> str:
 
 def build(manifest: Mapping[str, Any]) -> DAG:
     """Return the DAG of one manifest.  Raises what its parts raise: ValueError for what they do not know."""
+    dag = _built(manifest)
+    for task in dag.tasks:
+        # Each has a copy of all of the DAG's, which come to it anyway.  Airflow checks every schema of every copy
+        # several times to write a DAG down: nine tenths of what a parse costs.  What a run is given is set in the
+        # copy that a task has, so that of the hidden one stays: the DAG's says whose it is.
+        if isinstance(task, BaseOperator):
+            own: Any = task.params
+            task.params = ParamsDict({name: own.get_param(name) for name in own if name == HIDDEN})
+    return dag
+
+
+def _built(manifest: Mapping[str, Any]) -> DAG:
     name = dag_id_of(manifest)
     tags = [f"project:{manifest['project']}", *manifest["tags"]]
     if manifest["kind"] == "TriggerRun":
@@ -110,7 +124,7 @@ def build(manifest: Mapping[str, Any]) -> DAG:
 
     if manifest["template"] not in TEMPLATES:
         raise ValueError(f"there is no template {manifest['template']!r}: use {', '.join(TEMPLATES)}")
-    values = {**manifest["params"], params.HIDDEN: described}
+    values = {**manifest["params"], HIDDEN: described}
     return template_dag(manifest["template"], dag_id=name, values=values, **settings)
 
 

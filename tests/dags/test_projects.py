@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.definitions.param import process_params
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.serialization.serialized_objects import DagSerialization
 
 from api.config import Config
 from operators.templates import project
@@ -156,6 +158,19 @@ def test_a_task_reads_no_manifest_but_that_of_its_dag(
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", dag_id)
     assert [dag.dag_id for dag in dags_of_project("flights").values()] == [dag_id]
     assert project._paths(folder, dag_id) != project._paths(folder, None)
+
+
+def test_tasks_have_the_parameters_of_their_dag_without_a_copy_of_each() -> None:
+    dag = build(pipeline("train", template="train_and_deploy", params={"minimum_auc": 0.6}))
+    written_down = DagSerialization.to_dict(dag)["dag"]
+    assert len(written_down["params"]) > 5
+    assert all(len(task["__var"].get("params", ())) <= 1 for task in written_down["tasks"])
+    conf = {"seed": 3, "ma": {"owner_uid": "u"}}
+    given = process_params(dag, dag.get_task("train"), conf, suppress_exception=False)
+    assert given["minimum_auc"] == 0.6
+    assert given["seed"] == 3
+    assert set(given) >= {name for name, _ in written_down["params"]}
+    assert dag.params["ma"]["project"] == "flights"
 
 
 def test_ids_are_those_that_the_api_server_asks_for() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -153,7 +154,7 @@ def measure(bench: Workbench) -> Measured:
             Figure(f"parse of a project of {each}", "ms", tuple(other_parses)),
             Figure(f"CPU standing by, {rounds + 1} pipelines", "%", few),
             Figure(f"  {bench.pipelines + 2 * rounds + 2:,} pipelines", "%", many),
-            Figure("  times as much", "times", tuple(more / less for more, less in zip(many, few, strict=True)), goal=MORE),
+            Figure("  times as much", "times", tuple(map(operator.truediv, many, few)), goal=MORE),
         ],
         notes,
     )

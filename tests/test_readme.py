@@ -61,9 +61,27 @@ def test_the_python_is_a_dag(tmp_path: Path) -> None:
     assert json.loads(ended.stdout.splitlines()[-1]) == {"prepare_dataset": ["train"], "train": []}
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_every_link_leads_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
+LINK = re.compile(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)")
+
+
+def links(page: Path) -> set[Path]:
+    return {(page.parent / found).resolve() for found in LINK.findall(page.read_text())}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert not [path for path in links(page) if not path.exists()]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    pending = {ROOT / "README.md"}
+    while pending:
+        page = pending.pop()
+        reached.add(page)
+        pending |= {path for path in links(page) if path.suffix == ".md" and path.exists()} - reached
+    assert not [page.name for page in PAGES if page not in reached]
 
 
 def test_the_figures_of_the_example_are_those_that_its_test_holds() -> None:

@@ -303,7 +303,8 @@ class Airflow:
             headers = {"Authorization": f"Bearer {self._token}"}
             return await self._http.request(method, f"/api/v2{path}", headers=headers, **sent)
         except (httpx.HTTPError, KeyError) as error:
-            raise Unavailable(f"Airflow at {self._url} does not answer: {str(error) or type(error).__name__}") from error
+            told = str(error) or type(error).__name__
+            raise Unavailable(f"Airflow at {self._url} does not answer: {told}") from error
 
 
 def _quoted(part: str) -> str:

@@ -15,6 +15,7 @@ from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.lost_runs import ATTEMPTS
 from tests.e2e.conftest import Ma
 from tests.e2e.flights_platform import Flights, eventually
+from tests.patience import soon
 
 pytestmark = pytest.mark.robustness
 
@@ -23,6 +24,7 @@ FILES = Path(__file__).with_name("plain_dags")
 TAG = "michelangelo:plain/delays"
 READY, ERROR = pipeline_pb2.PIPELINE_STATE_READY, pipeline_pb2.PIPELINE_STATE_ERROR
 SEEN_S = 300
+RUN_S = 180
 DOCUMENT = """
 apiVersion: michelangelo.api/v2
 kind: Project
@@ -60,7 +62,7 @@ class Plain:
         """Run it as a user does."""
         given = [part for setting in settings for part in ("--set", setting)]
         ended = self.ma("pipeline", "run", "delays", "-n", PROJECT, "--name", name, *given, *["--wait"][: int(wait)],
-                        timeout_s=300)  # fmt: skip
+                        timeout_s=soon(RUN_S))  # fmt: skip
         assert "Traceback" not in ended.out + ended.err
         return self.get(name)
 
@@ -138,7 +140,7 @@ def test_a_failed_step_is_done_again(plain: Plain, tmp_path: Path) -> None:
     explained = plain.ma("pipeline-run", "explain", "missing", "-n", PROJECT)
     assert "FileNotFoundError" in explained.out
     (tmp_path / "here").touch()
-    again = plain.ma("pipeline-run", "retry", "missing", "-n", PROJECT, "--wait", timeout_s=300)
+    again = plain.ma("pipeline-run", "retry", "missing", "-n", PROJECT, "--wait", timeout_s=soon(RUN_S))
     assert again.code == 0, again.out + again.err
     check = plain.get("missing").status.steps[1].sub_steps[0]
     assert list(check.attempt_ids) == ["1", "2"]

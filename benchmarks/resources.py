@@ -29,6 +29,7 @@ PEER = "MLflow's server on SQLite; etcd and a bare grpcio echo where a line says
 ROUNDS = 7
 FEW = 10_000
 Rounds = Sequence[Sequence[float]]
+Latencies = Callable[[], list[float]]
 T = TypeVar("T")
 
 
@@ -53,6 +54,8 @@ def _beside_mlflow(bench: Workbench, rounds: int) -> Iterator[Figure]:
         busy = interleaved(rounds, alone(ours.busy, them), alone(peer.busy, us))
         yield Figure("durable create, p50, HTTP", "ms", *_p50s(creates), goal=Goal("times", 60))
         yield Figure("get by name, p50, HTTP", "ms", *_p50s(gets))
+        yield Figure("CPU time of a create", "ms", *_cpu(rounds, us, ours.create, them, peer.create))
+        yield Figure("CPU time of a get", "ms", *_cpu(rounds, us, ours.get, them, peer.get))
         yield Figure(
             f"gets, {CONNECTIONS} connections",
             "/s",
@@ -132,6 +135,23 @@ def alone(work: Callable[[], T], other: Keeping) -> Callable[[], T]:
             return work()
 
     return done
+
+
+def _cpu(
+    rounds: int, us: Keeping, ours: Latencies, them: Keeping, peer: Latencies
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the milliseconds of CPU that each server spends on a call, a round each."""
+
+    def spent(server: Keeping, calls: Latencies) -> Callable[[], float]:
+        def done() -> float:
+            before = server.usage().cpu_s
+            count = len(calls())
+            return (server.usage().cpu_s - before) * 1000 / count
+
+        return done
+
+    mine, others = interleaved(rounds, alone(spent(us, ours), them), alone(spent(them, peer), us))
+    return tuple(mine), tuple(others)
 
 
 def _p50s(found: tuple[Rounds, Rounds]) -> tuple[tuple[float, ...], tuple[float, ...]]:

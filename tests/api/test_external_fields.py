@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api import blob_sweep, errors, external
+from api import errors, external, reads
 from api.blob_files import LocalFiles
 from api.blob_sweep import GRACE_DAYS, Sweeper
 from api.blobs import DAY_S, Blobs, Ref
@@ -286,7 +286,7 @@ async def sweep(stored: Stored, days: int) -> int:
 
 
 async def test_a_value_that_an_object_has_stays_for_ever(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blob_sweep, "PAGE", 2)
+    monkeypatch.setattr(reads, "PAGE", 2)
     for number in range(7):
         await stored.create(model(f"m-{number}", 200, f"of-{number}"))
     await stored.compact()

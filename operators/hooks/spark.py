@@ -75,6 +75,9 @@ def session(
         return SparkSession.builder.remote(url).config("spark.sql.session.timeZone", "UTC").getOrCreate()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     is_here = not url or url.startswith("local")
+    if is_here:
+        # Else Spark tells at length which of the machine's addresses it takes.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     _start_jvm(heap_mib(int(asked.get("memory", 0))) if is_here else HEAP_MIB)
     settings = {**ALWAYS, "spark.app.name": name, **(_here(asked, scratch) if is_here else _cluster(asked))}
     builder = SparkSession.builder.master(url or _local(asked))
@@ -102,8 +105,6 @@ def _local(asked: Mapping[str, float]) -> str:
 
 
 def _here(asked: Mapping[str, float], scratch: Path | None) -> dict[str, str]:
-    # Else Spark tells at length which of the machine's addresses it takes.
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     if scratch is None:
         return dict(HERE)
     return {**HERE, "spark.local.dir": str(scratch), "spark.sql.warehouse.dir": str(scratch / "warehouse")}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.airflow_settings import AirflowSettings
+from api.airflow_settings import read as read_airflow
 from api.artifact_urls import below
 from api.artifact_urls import read as read_artifacts
 from api.engine_settings import VARIABLES as ENGINE_VARIABLES
@@ -130,6 +132,7 @@ class Config:
     notify: NotifySettings = field(default_factory=NotifySettings)
     engines: EngineSettings = field(default_factory=EngineSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+    airflow: AirflowSettings = field(default_factory=AirflowSettings)
 
     @property
     def blobs_url(self) -> str:
@@ -274,6 +277,7 @@ class Config:
             **self.notify.environ(),
             **self.engines.environ(),
             **self.kubernetes.environ(),
+            **self.airflow.environ(),
             **{f"MA_TLS_{name.upper()}": str(getattr(self.tls, name) or "") for name in TLS_FILES},
         }
 
@@ -356,6 +360,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         own_dags=_path(environ, "MA_DAGS"),
         engines=read_engines(environ, faults),
         kubernetes=read_kubernetes(environ, faults),
+        airflow=read_airflow(environ, faults),
         tls=TlsConfig(**{name: _path(environ, f"MA_TLS_{name.upper()}") for name in TLS_FILES}),
     )
     if faults:

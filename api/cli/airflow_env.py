@@ -14,8 +14,11 @@ from pathlib import Path
 
 from api.cli.keys import Keys
 from api.config import CLIENT_VARIABLES, Config
+from api.kubernetes_settings import IN_CLUSTER
 
 ROOT = Path(__file__).resolve().parents[2]
+POD = "pod.yaml"
+"""In Airflow's home: what its tasks are made of where they are pods."""
 LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
@@ -68,11 +71,12 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
         "database": {"sql_alchemy_conn": f"sqlite:///{config.airflow_home}/airflow.db"},
         "api": _api(config),
         "api_auth": {"jwt_secret": keys.jwt_secret},
-        "scheduler": _scheduler(),
+        "scheduler": _scheduler(config),
         "triggerer": {"triggerer_health_check_threshold": "20"},
-        "workers": _workers(),
+        "workers": _workers(config),
         "dag_processor": _dag_processor(config),
         "logging": _logging(config),
+        **_executor(config),
         "sdk": {
             "coordinators": json.dumps({"tasks": {"classpath": "operators.task_exit.TaskCoordinator"}}),
             "queue_to_coordinator": json.dumps({"default": "tasks"}),
@@ -89,7 +93,7 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
 
 def _core(config: Config, keys: Keys) -> dict[str, str]:
     return {
-        "executor": "operators.warm_executor.WarmExecutor",
+        "executor": "KubernetesExecutor" if config.airflow.in_pods else "operators.warm_executor.WarmExecutor",
         "parallelism": "6",
         "fernet_key": keys.fernet_key,
         "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -104,6 +108,23 @@ def _core(config: Config, keys: Keys) -> dict[str, str]:
     }
 
 
+def _executor(config: Config) -> dict[str, dict[str, str]]:
+    """Return how tasks become pods; nothing for tasks that are processes."""
+    settings = config.kubernetes
+    if not config.airflow.in_pods:
+        return {}
+    inside = settings.config == IN_CLUSTER
+    found = {
+        "namespace": settings.namespace,
+        "in_cluster": str(inside),
+        "pod_template_file": str(config.airflow_home / POD),
+        "worker_pods_creation_batch_size": "8",
+        **({} if inside else {"config_file": settings.config}),
+        **({"cluster_context": settings.context} if settings.context else {}),
+    }
+    return {"kubernetes_executor": found}
+
+
 def _api(config: Config) -> dict[str, str]:
     return {
         "host": "127.0.0.1",
@@ -113,9 +134,10 @@ def _api(config: Config) -> dict[str, str]:
     }
 
 
-def _scheduler() -> dict[str, str]:
+def _scheduler(config: Config) -> dict[str, str]:
     return {
-        "scheduler_idle_sleep_time": "0",
+        # The warm executor waits itself, until there is something to do.
+        "scheduler_idle_sleep_time": "0.1" if config.airflow.in_pods else "0",
         # A worker that died is noticed after 30 + 5 s, a scheduler that was killed after 20 + 10 s.
         "task_instance_heartbeat_timeout": "30",
         "task_instance_heartbeat_timeout_detection_interval": "5",
@@ -125,12 +147,14 @@ def _scheduler() -> dict[str, str]:
     }
 
 
-def _workers() -> dict[str, str]:
+def _workers(config: Config) -> dict[str, str]:
     return {
         "min_heartbeat_interval": "1",
         # One heartbeat a second: a restart of Airflow's API server must not cost the running tasks.
         "max_failed_heartbeats": "60",
         "missing_dag_retry_delay": "5",
+        # Pods begin many at a time, and each asks at once.
+        **({"execution_api_timeout": "30"} if config.airflow.in_pods else {}),
     }
 
 

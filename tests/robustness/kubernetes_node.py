@@ -1,6 +1,6 @@
 """One real Kubernetes node on this machine for tests: etcd, API server, scheduler, controllers, kubelet, containerd.
 
-Its binaries are looked for in `MA_TEST_KUBERNETES` and on the PATH.  It listens on loopback and on a bridge of its own,
+Its binaries are looked for in `KUBERNETES_BINARIES` and on the PATH.  It listens on loopback and on a bridge of its own,
 lies in one folder, and is ended by process id.  Pods see this machine's Python by mounts: their image is a shell.
 """
 
@@ -47,7 +47,7 @@ SOCKET = "containerd.sock"
 
 def found(name: str) -> str | None:
     """Return the path of a binary."""
-    path = os.pathsep.join((os.environ.get("MA_TEST_KUBERNETES", ""), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    path = os.pathsep.join((os.environ.get("KUBERNETES_BINARIES", ""), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
     return shutil.which(name, path=path)
 
 
@@ -57,7 +57,7 @@ def missing() -> str:
         return "a Kubernetes node needs root"
     absent = [name for name in BINARIES if found(name) is None]
     absent += [] if (CNI / "bridge").exists() else [str(CNI / "bridge")]
-    return f"not installed: {', '.join(absent)}; MA_TEST_KUBERNETES names a folder of binaries" if absent else ""
+    return f"not installed: {', '.join(absent)}; KUBERNETES_BINARIES names a folder of binaries" if absent else ""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from api.cli import airflow_env, keys
 from api.cli.exits import CONFIGURATION, Failure
-from api.cli.platform import components, database, preflight, record, sessions
+from api.cli.platform import components, database, preflight, record, sessions, task_pods
 from api.cli.platform.supervisor import GRACE_S, Supervisor
 from api.config import Config
 
@@ -84,6 +84,10 @@ async def _run(config: Config, owner: str, say: Say) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     environ = airflow_env.environment(config, keys.ensure(config))
+    try:
+        task_pods.prepare(config, environ)
+    except ValueError as error:
+        _refuse([str(error)])
     supervisor = Supervisor(
         home=config.home, run_folder=config.run_path, logs=config.logs_path, environ=environ, owner=owner, say=say
     )

@@ -1,6 +1,6 @@
 """One real Kubernetes node on this machine for tests: etcd, API server, scheduler, controllers, kubelet, containerd.
 
-Its binaries are looked for in `KUBERNETES_BINARIES` and on the PATH.  It listens on loopback and on a bridge of its own,
+Its binaries are those of `KUBERNETES_BINARIES` and of the PATH.  It listens on loopback and on a bridge of its own,
 lies in one folder, and is ended by process id.  Pods see this machine's Python by mounts: their image is a shell.
 """
 
@@ -47,7 +47,8 @@ SOCKET = "containerd.sock"
 
 def found(name: str) -> str | None:
     """Return the path of a binary."""
-    path = os.pathsep.join((os.environ.get("KUBERNETES_BINARIES", ""), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    own, usual = os.environ.get("KUBERNETES_BINARIES", ""), os.environ.get("PATH", "")
+    path = os.pathsep.join((own, usual, "/usr/sbin", "/sbin"))
     return shutil.which(name, path=path)
 
 

@@ -79,6 +79,14 @@ class PlainAirflow:
         tasks = self.get(f"{_path(dag_id, run_id)}/taskInstances")["task_instances"]
         return str(min(task["start_date"] for task in tasks if task["start_date"]))
 
+    def ends(self, dag_id: str, run_id: str) -> dict[str, float]:
+        """Return when each task of a run ended, by its name, and the run, by an empty one, in seconds since 1970."""
+        tasks = self.get(f"{_path(dag_id, run_id)}/taskInstances")["task_instances"]
+        return {
+            **{task["task_id"]: epoch(task["end_date"]) for task in tasks if task["end_date"]},
+            "": epoch(self.run(dag_id, run_id)["end_date"]),
+        }
+
     def get(self, path: str) -> Any:
         """GET below `/api/v2`.  Raises Refused."""
         return self._ask("GET", f"/api/v2{path}")

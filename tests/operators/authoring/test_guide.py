@@ -1,14 +1,18 @@
 """What the guides to pipelines in Python show is true: files are written, commands run, and they print what is said.
 
-What needs a platform is run by `tests/e2e/test_guides.py`.
+What needs a platform is only understood here.
 """
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from api.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,6 +32,8 @@ class Guide:
             for (language, command), (kind, shown) in zip(blocks, [*blocks[1:], ("", "")], strict=True)
             if language == "sh" and command.startswith("ma pipeline test")
         ]
+        lines = [line.split("#")[0] for language, text in blocks if language == "sh" for line in text.splitlines()]
+        self.commands = [shlex.split(line) for line in lines if line.startswith("ma ")]
 
     def __str__(self) -> str:
         return self.name
@@ -72,3 +78,13 @@ def test_a_command_prints_what_the_guide_says(guide: Guide, folder: Path, comman
 def test_a_file_runs(guide: Guide, folder: Path, name: str) -> None:
     ended = subprocess.run([sys.executable, name], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=str)
+def test_every_command_is_understood(guide: Guide) -> None:
+    assert len(guide.commands) > 4
+    for words in guide.commands:
+        command, rest = typer.main.get_command(app), words[1:]
+        while hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        assert command.make_context(words[0], rest).params

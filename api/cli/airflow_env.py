@@ -77,10 +77,7 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
         "dag_processor": _dag_processor(config),
         "logging": _logging(config),
         **_executor(config),
-        "sdk": {
-            "coordinators": json.dumps({"tasks": {"classpath": "operators.task_exit.TaskCoordinator"}}),
-            "queue_to_coordinator": json.dumps({"default": "tasks"}),
-        },
+        **_coordinator(),
         "usage_data_collection": {"enabled": "False"},
     }
     settings = {
@@ -93,7 +90,7 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
 
 def _core(config: Config, keys: Keys) -> dict[str, str]:
     return {
-        "executor": "KubernetesExecutor" if config.airflow.in_pods else "operators.warm_executor.WarmExecutor",
+        "executor": _executor_class(config),
         "parallelism": "6",
         "fernet_key": keys.fernet_key,
         "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -105,6 +102,29 @@ def _core(config: Config, keys: Keys) -> dict[str, str]:
         "execution_api_server_url": f"{config.airflow_url}/execution/",
         # 0: an apply that follows another within seconds is not put off.
         "min_serialized_dag_update_interval": "0",
+    }
+
+
+def _is_warm(config: Config) -> bool:
+    """Whether our executor runs the tasks: it waits for the end of processes as Linux tells it."""
+    return sys.platform == "linux" and not config.airflow.in_pods
+
+
+def _executor_class(config: Config) -> str:
+    if config.airflow.in_pods:
+        return "KubernetesExecutor"
+    return "operators.warm_executor.WarmExecutor" if _is_warm(config) else "LocalExecutor"
+
+
+def _coordinator() -> dict[str, dict[str, str]]:
+    """Return who waits for a task's process; Airflow's own where Linux does not tell of its end."""
+    if sys.platform != "linux":
+        return {}
+    return {
+        "sdk": {
+            "coordinators": json.dumps({"tasks": {"classpath": "operators.task_exit.TaskCoordinator"}}),
+            "queue_to_coordinator": json.dumps({"default": "tasks"}),
+        }
     }
 
 
@@ -137,7 +157,7 @@ def _api(config: Config) -> dict[str, str]:
 def _scheduler(config: Config) -> dict[str, str]:
     return {
         # The warm executor waits itself, until there is something to do.
-        "scheduler_idle_sleep_time": "0.1" if config.airflow.in_pods else "0",
+        "scheduler_idle_sleep_time": "0" if _is_warm(config) else "0.1",
         # A worker that died is noticed after 30 + 5 s, a scheduler that was killed after 20 + 10 s.
         "task_instance_heartbeat_timeout": "30",
         "task_instance_heartbeat_timeout_detection_interval": "5",

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-
 from api.auth.entrance import Entrance
 from api.auth.roles import RoleAccess
 from api.calls import Access, Call
 from api.errors import InvalidArgument, NotFound, PermissionDenied
 from api.gen.michelangelo.platform.v1 import access_service_pb2 as wire
-from api.services.handling import Work, endpoint, entering
+from api.services.methods import Methods
 
 NAME = wire.DESCRIPTOR.services_by_name["AccessService"].full_name
 EVERYBODY = "everybody"
 
 
-class AccessService(grpc.GenericRpcHandler):
+class AccessService(Methods):
     """Serves michelangelo.platform.v1.AccessService."""
 
     def __init__(self, access: Access, entrance: Entrance) -> None:
         self._access = access
-        path = f"/{NAME}/"
-
-        def method(verb: str, request: Any, work: Work) -> Any:
-            made = endpoint(path + verb, request, work, entering(entrance, verb), entrance.gate)
-            return grpc.stream_unary_rpc_method_handler(made)
-
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            path + "CanI": method("CanI", wire.CanIRequest, self._can_i),
-            path + "WhoCan": method("WhoCan", wire.WhoCanRequest, self._who_can),
-        }
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of one method."""
-        return self._handlers.get(handler_call_details.method)
+        methods = {"CanI": (wire.CanIRequest, self._can_i), "WhoCan": (wire.WhoCanRequest, self._who_can)}
+        super().__init__(NAME, entrance, methods)
 
     async def _can_i(self, call: Call, request: Any, _: Any) -> bytes:
         who = call.principal

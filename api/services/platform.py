@@ -4,38 +4,28 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import grpc
-
 from api.auth.entrance import Entrance
 from api.calls import Call
 from api.events import Event
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.platform import Platform
-from api.services.handling import Work, endpoint, entering
+from api.services.methods import Methods
 
 NAME = wire.DESCRIPTOR.services_by_name["ResourceService"].full_name
 
 
-class PlatformService(grpc.GenericRpcHandler):
+class PlatformService(Methods):
     """Serves michelangelo.platform.v1.ResourceService."""
 
     def __init__(self, platform: Platform, entrance: Entrance) -> None:
         self._platform = platform
-        path = f"/{NAME}/"
-
-        def method(verb: str, request: Any, work: Work) -> Any:
-            return endpoint(path + verb, request, work, entering(entrance, verb), entrance.gate, lasts=verb == "Watch")
-
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            path + "Watch": grpc.stream_stream_rpc_method_handler(method("Watch", wire.WatchRequest, self._watch)),
-            path + "Search": grpc.stream_unary_rpc_method_handler(method("Search", wire.SearchRequest, self._search)),
-            path + "Plan": grpc.stream_unary_rpc_method_handler(method("Plan", wire.PlanRequest, self._plan)),
-            path + "Apply": grpc.stream_unary_rpc_method_handler(method("Apply", wire.ApplyRequest, self._apply)),
+        methods = {
+            "Watch": (wire.WatchRequest, self._watch),
+            "Search": (wire.SearchRequest, self._search),
+            "Plan": (wire.PlanRequest, self._plan),
+            "Apply": (wire.ApplyRequest, self._apply),
         }
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of one method."""
-        return self._handlers.get(handler_call_details.method)
+        super().__init__(NAME, entrance, methods, lasting={"Watch"})
 
     async def _watch(self, call: Call, request: Any, context: Any) -> None:
         async with await self._platform.watch(call, request) as watch:

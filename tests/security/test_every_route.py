@@ -105,14 +105,11 @@ def test_a_method_is_made_by_the_one_function_that_lets_callers_in() -> None:
                 how = ast.unparse(made.func) if isinstance(made, ast.Call) else ast.unparse(made)
                 found.setdefault(str(path.relative_to(ROOT)), set()).add(how)
     assert found == {
-        "api/services/access.py": {"made"},
-        "api/services/broker.py": {"made"},
-        "api/services/code.py": {"made"},
+        "api/services/methods.py": {"made"},
         "api/services/resources.py": {"_endpoint"},
-        "api/services/platform.py": {"method"},
         "api/services/reflection.py": {"servicer.ServerReflectionInfo"},
     }
-    for module in ("access", "broker", "code", "resources", "platform"):
+    for module in ("methods", "resources"):
         assert "endpoint(" in (ROOT / "api" / "services" / f"{module}.py").read_text()
         assert "entering(entrance" in (ROOT / "api" / "services" / f"{module}.py").read_text()
 

@@ -6,6 +6,8 @@ It is a picture for people.  Nothing depends on it: what cannot be shown now is 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 from typing import Any
 
@@ -70,7 +72,10 @@ class EventGraph:
         self._names[project] = {match.name for each in found for match in each.spec.events}
         manifests = self._platform.manifests
         changed = manifests.write_events(manifest) if found else manifests.remove_events(project)
-        if changed:
+        if changed and found:
+            dag = dag_id(project, NAME)
+            await self._platform.shown(project, dag, manifest["tags"][-1], timeout_s=SHOWN_S)
+        elif changed:
             await self._platform.reparse(project)
 
     async def _tell(self, project: str, event: Any) -> None:
@@ -99,21 +104,23 @@ def uri_of(project: str, name: str) -> str:
 
 
 def graph_manifest(project: str, subscriptions: Any) -> dict[str, Any]:
-    """Return what the DAG of a project's subscriptions is built from."""
+    """Return what the DAG of a project's subscriptions is built from; its last tag says which subscriptions."""
+    shown = [
+        {
+            "name": each.metadata.name,
+            "dag": dag_id(each.spec.pipeline.namespace or project, each.spec.pipeline.name),
+            "events": [
+                {"name": f"{project}/{name}", "uri": uri_of(project, name)}
+                for name in dict.fromkeys(match.name for match in each.spec.events)
+            ],
+        }
+        for each in sorted(subscriptions, key=lambda each: str(each.metadata.name))
+    ]
+    digest = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
     return {
         "kind": KIND,
         "project": project,
         "name": NAME,
-        "tags": ["events"],
-        "subscriptions": [
-            {
-                "name": each.metadata.name,
-                "dag": dag_id(each.spec.pipeline.namespace or project, each.spec.pipeline.name),
-                "events": [
-                    {"name": f"{project}/{name}", "uri": uri_of(project, name)}
-                    for name in dict.fromkeys(match.name for match in each.spec.events)
-                ],
-            }
-            for each in sorted(subscriptions, key=lambda each: str(each.metadata.name))
-        ],
+        "tags": ["events", f"subscriptions:{digest}"],
+        "subscriptions": shown,
     }

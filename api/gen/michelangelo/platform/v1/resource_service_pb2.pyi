@@ -336,13 +336,9 @@ class ApplyRequest(_message.Message):
     dry_run: _builtins.bool
     """Whether to check and answer without storing; default false."""
     replace: _builtins.bool
-    """Whether the spec becomes exactly what is declared: what nobody declares goes, what others declare only with `force`.
-    What the manager declared of the metadata stays. Default false.
-    """
+    """Whether the spec becomes what is declared and no more: what others declare goes with `force` alone; default false."""
     base: _builtins.str
-    """Apply only to the resource that a plan was made for: its `PlannedChange.base`, empty for one that was not there.
-    ABORTED (`PLAN_OUTDATED`) otherwise. Unset means any.
-    """
+    """The `PlannedChange.base` that a plan was made for, else ABORTED (`PLAN_OUTDATED`); empty: not there; unset: any."""
     @_builtins.property
     def object(self) -> _any_pb2.Any:
         """The resource as its own message, with only the fields that the manager wants; a field at its default is not declared."""

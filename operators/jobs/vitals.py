@@ -45,9 +45,9 @@ class Curve:
         self._path = path
         self._began = time.monotonic()
         self._points: list[tuple[float, float, float]] = []
-        self._cpu: dict[int, float] = {}
-        # A process that did something else before is not told of it.
-        self._spent = _spent(pid)
+        # A process that did something else before is not told of it, nor of what its children did.
+        self._cpu = {one: _spent(one) for one in tree(pid)}
+        self._spent = sum(self._cpu.values())
         self.peak_mib = 0.0
         self.period_s = FIRST_PERIOD_S
 

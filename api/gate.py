@@ -2,8 +2,9 @@
 
 A bounded number of calls is carried out at once.  Those beyond wait in a queue of their caller, for a short time;
 callers take turns, so that one with a thousand calls delays another's only one by no more than a turn, and have fewer
-calls under way than one alone, so that each is quick.  Whoever waited too long, or finds its queue full, is refused
-with the time after which it may be worth to ask again, after a part of that time.  The platform's own calls never wait.
+calls under way than one alone, so that each is quick; one that comes with more than can be served has one.  Whoever
+waited too long, or finds its queue full, is refused with the time after which it may be worth to ask again, after a
+part of that time.  The platform's own calls never wait.
 
 A queue is served from its front; once its front has waited for long, from its back.  More calls come then than can be
 carried out, some are refused whatever is done, and in order of coming each of the others would have waited as long as
@@ -143,8 +144,8 @@ class Gate:
             self._latest = caller
         if (
             self._running < self._limits.calls
-            # With few under way, what is the share need not be asked.
-            and (caller.running < self._share or caller.running < self._share_now())
+            # With none under way, what is the share need not be asked.
+            and (not caller.running or caller.running < self._share_now(caller))
             and not caller.waiters
             and not self._turns
         ):
@@ -272,16 +273,18 @@ class Gate:
             if not caller.running and not caller.waiters:
                 del self._callers[name]
 
-    def _share_now(self) -> int:
-        """Return how many calls of one caller are carried out at once."""
-        return self._share if self._is_shared() else self._share_alone
+    def _share_now(self, caller: Caller) -> int:
+        """Return how many calls of a caller are carried out at once: one, if it floods a server that others use."""
+        if not self._is_shared():
+            return self._share_alone
+        return 1 if caller.refused and self._clock() - caller.refused_at < FORGET_S else self._share
 
     def _is_shared(self) -> bool:
         return self._clock() - self._shared_at < SHARED_S
 
     def _line_up(self, caller: Caller) -> None:
         """Give a caller a turn, behind all others, if it could use one."""
-        if caller.name not in self._turns and caller.running < self._share_now():
+        if caller.name not in self._turns and caller.running < self._share_now(caller):
             self._turns[caller.name] = caller
 
     def _call_next(self) -> None:

@@ -17,13 +17,13 @@ class LimitsConfig:
     """Limits of one server; `docs/configuration.md` explains each.  Names ending in `_s` are seconds.
 
     calls: carried out at once; waiting: calls that wait for that; a caller's share of each is `…_per_caller`, and
-    calls_shared of those carried out while others call too.
+    calls_shared of those carried out while others call too, one of a caller who was refused lately.
     streams: calls at once on one gRPC connection; bad_tokens: refusals of tokens a second and address.
     """
 
     calls: int = 32
     calls_per_caller: int = 16
-    calls_shared: int = 2
+    calls_shared: int = 4
     waiting: int = 2000
     waiting_per_caller: int = 500
     wait_s: float = 0.5

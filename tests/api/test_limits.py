@@ -127,6 +127,22 @@ def test_one_caller_alone_has_more_at_once_than_one_among_others() -> None:
     in_virtual_time(shared)
 
 
+def test_who_floods_a_server_that_others_use_has_one_call_carried_out_at_once() -> None:
+    async def flooded(loop: asyncio.AbstractEventLoop) -> None:
+        crowd = Crowd(loop, calls=20, calls_per_caller=10, calls_shared=4, waiting_per_caller=50, wait_s=0.5)
+        flood = [asyncio.ensure_future(crowd.call(ALICE)) for _ in range(200)]
+        await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.gather(*(crowd.call(BOB) for _ in range(4)))
+            flood += [asyncio.ensure_future(crowd.call(ALICE)) for _ in range(20)]
+        assert crowd.running["alice"] == 1
+        assert crowd.most["bob"] == 4, "who is not refused keeps its share"
+        await asyncio.gather(*flood)
+        assert await crowd.unused()
+
+    in_virtual_time(flooded)
+
+
 def test_calls_that_move_many_bytes_leave_room_for_others_and_for_nobody_else() -> None:
     async def carried_in_a_second(loop: asyncio.AbstractEventLoop, crowd: Crowd, carried: int) -> int:
         count, until = 0, loop.time() + 1

@@ -1,4 +1,4 @@
-"""The gate in virtual time: who is carried out, who waits, who is refused and until when; and the settings of it."""
+"""The gate in virtual time: who is carried out, who waits, who is refused and until when."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from api.calls import SYSTEM, Principal
-from api.config import ConfigurationError, load
 from api.errors import DeadlineExceeded
 from api.gate import (
     FREE_BYTES,
@@ -25,7 +23,7 @@ from api.gate import (
     Gate,
     Overloaded,
 )
-from api.limits import BOUNDS, LimitsConfig
+from api.limits import LimitsConfig
 from api.pace import AT_ONCE
 from api.strangers import BURST_S, HOLD_S, MOST_HELD, Strangers, address
 from tests.simulation.virtual import VirtualLoop
@@ -386,27 +384,3 @@ def test_refusals_of_one_address_are_limited_and_those_of_others_are_not() -> No
 )
 def test_a_peer_is_known_by_its_network(peer: str, network: str) -> None:
     assert address(peer) == network
-
-
-def test_limits_survive_the_way_to_a_child_process() -> None:
-    changed = LimitsConfig(**{name: type(getattr(LimitsConfig(), name))(most) for name, (_, most) in BOUNDS.items()})
-    assert {field.name for field in fields(LimitsConfig)} == set(BOUNDS)
-    assert load(changed.environ()).limits == changed
-    assert load({}).limits == LimitsConfig()
-    assert load({"MA_LIMIT_CALLS": "4"}).limits.calls_per_caller == 4
-
-
-@pytest.mark.parametrize(
-    "text", ["x", "-1", "1e3", "nan", "inf", "0x10", "１０", "1_000", " 5", "9" * 400, "1.5.2", "."]
-)
-def test_what_is_no_limit_is_named(text: str) -> None:
-    environ = {f"MA_LIMIT_{name.upper()}": text for name in BOUNDS}
-    with pytest.raises(ConfigurationError) as error:
-        load(environ)
-    assert [fault.split()[0] for fault in error.value.faults] == list(environ)
-    assert all(" from " in fault and len(fault) < 200 for fault in error.value.faults)
-
-
-def test_a_share_that_is_more_than_the_whole_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="MA_LIMIT_WATCHES_PER_CALLER 50 is more than MA_LIMIT_WATCHES 9"):
-        load({"MA_LIMIT_WATCHES": "9", "MA_LIMIT_WATCHES_PER_CALLER": "50"})

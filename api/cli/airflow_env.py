@@ -190,8 +190,8 @@ def _dag_processor(config: Config) -> dict[str, str]:
         "dag_bundle_config_list": json.dumps(listed),
         "refresh_interval": "5",
         "bundle_refresh_check_interval": "1",
-        # An apply asks for its own file.  Airflow drops what is asked for while it parses that file: what was taken away
-        # then is seen after a minute.
+        # An apply asks for its own file.  Airflow drops what is asked for while it parses that file: what was taken
+        # away then is seen after a minute.
         "min_file_process_interval": "60",
         "stale_dag_threshold": "50",
     }

@@ -148,7 +148,7 @@ def test_it_reports_its_start_until_somebody_has_heard(
 ) -> None:
     port, seen = reports
     with running(tmp_path / "home", api_http_port=port) as server:
-        for _ in range(100):
+        for _ in range(1200):
             if len(seen) > 1:
                 break
             threading.Event().wait(0.05)

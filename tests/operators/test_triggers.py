@@ -43,7 +43,9 @@ def test_a_trigger_is_made_again_from_what_it_says_of_itself(trigger: BaseTrigge
 
 
 async def test_many_jobs_are_waited_for_without_a_thread_each(home: Path) -> None:
-    waiting = [asyncio.ensure_future(first(submitted(home, f"job-{number}"))) for number in range(5)]
+    names = [f"job-{number}" for number in range(5)]
+    # Each writes down its processes in a file of its own: two that rename one file are in each other's way.
+    waiting = [asyncio.ensure_future(first(submitted(home, name, pids=str(home / name)))) for name in names]
     before = threading.active_count()
     await asyncio.sleep(0.2)
     assert threading.active_count() <= before

@@ -10,7 +10,8 @@ import pytest
 from api.errors import ApiError
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
 from api.kinds import kinds
-from tests.plans.edits import Users
+from api.workflows import TEMPLATE_TYPE, typed
+from tests.plans.edits import DEPLOYMENTS, Users
 from tests.plans.owners import Table, few
 from tests.plans.world import PROJECT, Seen, World, spec_of
 
@@ -34,6 +35,9 @@ async def test_a_hundred_plans_are_what_their_applies_do(tmp_path: Path) -> None
 
 async def test_an_entry_that_goes_takes_the_schedule_of_its_trigger_along(tmp_path: Path) -> None:
     project, pipeline = Users(seed=5).first()
+    # All that the template asks for: whether the trigger fits is asked once the pipeline is built, perhaps at once.
+    values = {"rows": 5, "deployment": DEPLOYMENTS[0]}
+    pipeline.spec.manifest.content.Pack(typed(TEMPLATE_TYPE, values), deterministic=True)
     pipeline.spec.manifest.trigger_map["daily"].cron_schedule.cron = "0 3 * * *"
     trigger = kinds()["TriggerRun"].new(PROJECT, "nightly")
     trigger.spec.pipeline.name, trigger.spec.source_trigger_name = pipeline.metadata.name, "daily"

@@ -7,25 +7,21 @@ change log does not name it.  The grace period is longer than answers are rememb
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import re
 from collections.abc import Iterable
 
 from api.blobs import Blobs, Ref, parsed
-from api.errors import ApiError, Expired, Unavailable
+from api.errors import Expired, Unavailable
 from api.external import refs_of
 from api.kinds import kinds
 from api.resources import Resources
+from api.sweeps import for_ever
 
 GRACE_DAYS = 3
 FIRST_S = 600.0
-EVERY_S = 6 * 3600.0
 LOG_S = 120.0
 # Beside the namespaces: no project's name has a capital letter.
 MARK = re.compile(r"UNUSED/(?P<day>[0-9]{1,9})/(?P<name>.+)\Z")
-
-log = logging.getLogger(__name__)
 
 
 class Sweeper:
@@ -38,14 +34,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        pause_s = FIRST_S
-        while True:
-            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
-            pause_s = EVERY_S
-            try:
-                log.info("%d unused blobs removed", await self.sweep())
-            except ApiError as error:
-                log.warning("unused blobs stay: %s", error.message)
+        await for_ever(self.sweep, "blobs", FIRST_S)
 
     async def sweep(self) -> int:
         """Mark what is unused, remove what was marked long enough ago; return how many were removed."""

@@ -7,27 +7,23 @@ it in that time (`api.uploads`).  What somebody asks for while it goes is put ba
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.code_store import UNUSED, WANTED, CodeStore
-from api.errors import ApiError, Unavailable
+from api.errors import Unavailable
 from api.resources import Resources
+from api.sweeps import for_ever
 
 GRACE_DAYS = 3
 FIRST_S = 900.0
-EVERY_S = 6 * 3600.0
 # Files that are held in memory while they go.
 MOST_AT_ONCE = 8
 KINDS = ("Pipeline", "Revision", "Draft", "PipelineRun")
 FILE = re.compile(r"(?P<project>[^/A-Z]+)/(?P<digest>[0-9a-f]{64})\.(?:tar|diff)\Z")
 NOTE = re.compile(rf"(?P<mark>{WANTED}|{UNUSED})/(?P<day>[0-9]{{1,9}})/(?P<name>.+)\Z")
 NAMED = re.compile(rb"/code/(?P<name>[^/]+/[0-9a-f]{64}\.(?:tar|diff))")
-
-log = logging.getLogger(__name__)
 
 
 class CodeSweeper:
@@ -40,14 +36,7 @@ class CodeSweeper:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        pause_s = FIRST_S
-        while True:
-            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
-            pause_s = EVERY_S
-            try:
-                log.info("%d unused files of code removed", await self.sweep())
-            except ApiError as error:
-                log.warning("unused code stays: %s", error.message)
+        await for_ever(self.sweep, "files of code", FIRST_S)
 
     async def sweep(self) -> int:
         """Note what is unused, remove what was noted long enough ago; return how many files were removed."""

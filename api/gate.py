@@ -33,7 +33,7 @@ from prometheus_client import Counter, Gauge
 from api.calls import Principal
 from api.errors import DeadlineExceeded, ResourceExhausted
 from api.limits import DEFAULT, LimitsConfig
-from api.pace import Pace
+from api.pace import LARGE_BYTES, LARGE_BYTES_S, Pace
 
 T = TypeVar("T")
 
@@ -48,9 +48,6 @@ FORGET_S = 1.0
 MOST_KNOWN = 10_000
 # So long after two callers called in turn they are taken to share the server.
 SHARED_S = 1.0
-# While they do, the bytes a second of each place, and what is no more than this many costs nothing beside its turn.
-SHARED_BYTES_S = 32e6
-FREE_BYTES = 65_536
 # Those who came together are not refused together: each waits a part of the longest time, at least this one.
 LEAST_WAIT = 0.5
 # A queue whose front has waited for this part of the longest time is served from its back.
@@ -242,8 +239,8 @@ class Gate:
         """End a call that was let in.  carried: bytes of its request and its answer."""
         if caller is self._exempt:
             return
-        if carried > FREE_BYTES and self._is_shared():
-            asyncio.get_running_loop().call_later(carried / SHARED_BYTES_S, self._give_place, caller)
+        if carried > LARGE_BYTES and self._is_shared():
+            asyncio.get_running_loop().call_later(carried / LARGE_BYTES_S, self._give_place, caller)
         else:
             self._give_place(caller)
 

@@ -11,9 +11,8 @@ from api.criteria import bad_filter, condition, fitted, known_column
 from api.errors import FieldViolation, ResourceExhausted
 from api.gen.michelangelo.api import list_pb2 as wire
 from api.kinds import Kind
-from api.store.base import Criterion, Group, LabelRequirement, Operator, Query
+from api.store.base import LARGEST_PAGE, Criterion, Group, LabelRequirement, Operator, Query
 
-LARGEST_PAGE = 1000
 LONGEST_SELECTOR = 65_536
 MOST_REQUIREMENTS = 100
 MOST_ORDERS = 8

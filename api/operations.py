@@ -44,12 +44,12 @@ from api.errors import (
 from api.gen.michelangelo.api import list_pb2
 from api.hooks import Event
 from api.kinds import Kind, kinds
-from api.listing import LARGEST_PAGE, query_of
+from api.listing import query_of
 from api.masking import masked, masked_error
 from api.outcomes import entry_of
 from api.representable import faults
 from api.resources import Resources
-from api.store.base import Key, Preconditions, Request
+from api.store.base import LARGEST_PAGE, Key, Preconditions, Request
 from api.straight import Straight
 
 VERBS = ("Create", "Get", "Update", "Delete", "DeleteCollection", "List")

@@ -23,6 +23,7 @@ from types import TracebackType
 from api.errors import ApiError, Expired, FieldViolation, InvalidArgument, ResourceExhausted, Unavailable
 from api.events import Entry, Event, EventType, Limits, Log, Ring, told
 from api.kinds import kinds
+from api.pace import Flow
 from api.selection import Selection
 from api.store.base import Change
 
@@ -73,9 +74,13 @@ class Watch:
     async def __anext__(self) -> tuple[Event, ...]:
         """Return the next events; asking again says that the last ones were taken.  Raises what ended the watch."""
         self._flying = (0, 0)
+        sendable = False
         while True:
             if self._error is not None:
                 raise self._error
+            if self._live and self._queue and not sendable:
+                sendable = await self._hub.flow.turn(self._queue[0].size)
+                continue
             if self._live:
                 events = self._drain()
                 if not events:
@@ -226,10 +231,7 @@ class Watch:
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiter
 
     def wake(self) -> None:
         """Let the iterator look again."""
@@ -244,10 +246,9 @@ class Watch:
             self._hub.leave(self)
 
     async def _close_log(self) -> None:
-        if self._log is not None:
-            closing, self._log = self._log, None
-            if hasattr(closing, "aclose"):
-                await closing.aclose()
+        closing, self._log = self._log, None
+        if closing is not None and hasattr(closing, "aclose"):
+            await closing.aclose()
 
     async def close(self) -> None:
         """Give back what the watch holds."""
@@ -265,6 +266,8 @@ class Hub:
     def __init__(self, changes: Log, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.ring: Ring = Ring(0, self.limits.ring_events, self.limits.ring_bytes)
+        # A large event goes to one watcher after the other.
+        self.flow = Flow()
         self._changes = changes
         self._live: dict[Selection, set[Watch]] = {}
         self._watches: set[Watch] = set()
@@ -318,7 +321,6 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
 
     def log(self, since: int) -> AsyncIterator[Change]:
         """Return the changes of all kinds after a revision, from the store."""
@@ -345,9 +347,7 @@ class Hub:
         """Count a watch no longer."""
         if watch in self._watches:
             self._watches.discard(watch)
-            self._count[watch.principal] -= 1
-            if not self._count[watch.principal]:
-                del self._count[watch.principal]
+            self._count -= Counter([watch.principal])
 
     async def _start(self) -> None:
         async with self._starting:

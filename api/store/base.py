@@ -50,6 +50,10 @@ class Change:
     previous: Resource | None = None
 
 
+# The most objects of a list that a client gets at once.
+LARGEST_PAGE = 1000
+
+
 @dataclass(frozen=True)
 class Page:
     """Objects of one revision.  `next`: opaque position of the next page, empty at the end.

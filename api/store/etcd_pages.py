@@ -16,7 +16,7 @@ from api.store.base import Key, Page, Query
 from api.store.etcd_client import CompactedError, EtcdClient, one
 from api.store.etcd_keys import Keys, after, read_head
 from api.store.etcd_query import picked
-from api.store.pages import PAGE_BYTES, ROW_BYTES
+from api.store.pages import ROW_BYTES, page_bytes
 from api.store.records import parse
 from api.store.tokens import Position
 from api.store.values import fingerprint
@@ -35,7 +35,7 @@ class Pages:
     async def select(self, kind: str, query: Query) -> Page:
         """Run a list.  Raises Expired when etcd has forgotten the first page's revision, InvalidArgument for a token.
 
-        A page with a limit also ends where its objects would be more than a client receives.
+        A page with a limit also ends where its objects would have more bytes than `page_bytes`.
         """
         digest = fingerprint(kind, query)
         position = tokens.read(self._secret, query.start, digest) if query.start else None
@@ -47,7 +47,8 @@ class Pages:
             items, following = await choose(kind, query, position, at)
         except CompactedError:
             raise tokens.expired(kind) from None
-        page = list(_until_full(items[: query.limit])) if query.limit else items
+        most = page_bytes(query)
+        page = items if most is None else list(_until_full(items[: query.limit], most))
         left = following + len(items) - len(page)
         token = ""
         if left and query.limit:
@@ -106,9 +107,9 @@ def _in_order_of_names(query: Query) -> bool:
     return bool(query.namespace and query.limit) and not (query.labels or query.where or query.order or query.offset)
 
 
-def _until_full(items: Sequence[Resource]) -> Iterator[Resource]:
+def _until_full(items: Sequence[Resource], most: int) -> Iterator[Resource]:
     """Yield objects while they fit into one page, at least one."""
-    left, first = PAGE_BYTES, True
+    left, first = most, True
     for item in items:
         left -= item.ByteSize() + ROW_BYTES
         if left < 0 and not first:

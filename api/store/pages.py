@@ -6,13 +6,14 @@ the objects stand in the order of the answer, or are few; every other condition 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from api.kinds import Kind, Resource, kinds
 from api.store import conditions, tokens
-from api.store.base import Page, Query
+from api.store.base import LARGEST_PAGE, Page, Query
 from api.store.conditions import Source, all_of
 from api.store.database import Condition, Database
 from api.store.tokens import Position
@@ -20,8 +21,12 @@ from api.store.values import fingerprint
 
 # A gRPC client receives 4 MiB unless it was told otherwise; each object costs some bytes of the list around it.
 PAGE_BYTES = 3_500_000
+# Who asks for fewer objects than one can goes on with the next page; others wait while a large one is moved.
+SHORT_PAGE_BYTES = 1_000_000
 ROW_BYTES = 16
 BODIES_AT_ONCE = 50
+# A larger body is read by itself, if it still fits into the page.
+LARGE_BODY_BYTES = 65_536
 # How far is counted what follows a page of a list without conditions.
 COUNTED = 1000
 # Of so many namespaces, each is read in turn.
@@ -34,7 +39,7 @@ Row = tuple[Any, ...]
 def select(db: Database, kind: str, query: Query, parse: Parse) -> Page:
     """Run a list: all pages of one list show the revision of its first page, or the token has expired.
 
-    A page with a limit also ends where its objects would be more than a client receives.
+    A page with a limit also ends where its objects would have more bytes than `page_bytes`.
     """
     revision, compacted, key = db.execute("SELECT revision, compacted, page_key FROM counter").fetchone()
     digest, position = fingerprint(kind, query), None
@@ -48,7 +53,7 @@ def select(db: Database, kind: str, query: Query, parse: Parse) -> Page:
     offset = query.offset if position is None else 0
     found = plan.rows(db, after, offset, query.limit + 1 if query.limit else None)
     rows = found[: query.limit] if query.limit else found
-    bodies = list(_bodies(db, rows, PAGE_BYTES if query.limit else None))
+    bodies = list(_bodies(db, rows, page_bytes(query)))
     items = [parse(kind, body) for body in bodies]
     if len(bodies) == len(found):
         return Page(items, revision, remaining=0)
@@ -65,19 +70,31 @@ def _unchanged_since(db: Database, kind: str, first: int, compacted: int) -> int
     return first
 
 
+def page_bytes(query: Query) -> int | None:
+    """Return the most bytes of a page, None for a list that is read whole.  One object may have more."""
+    if not query.limit:
+        return None
+    return SHORT_PAGE_BYTES if query.limit < LARGEST_PAGE else PAGE_BYTES
+
+
 def _bodies(db: Database, rows: Sequence[Row], most: int | None) -> Iterator[bytes]:
     """Yield the bytes of objects, in the order of their rows, while they fit into one page; at least one."""
     left, first = most or 0, True
+    large = LARGE_BODY_BYTES if most is not None else sys.maxsize
     for start in range(0, len(rows), BODIES_AT_ONCE):
         some = [row[0] for row in rows[start : start + BODIES_AT_ONCE]]
         inside, bound = db.dialect.among("id", "id", some)
-        read = db.execute(f"SELECT id, body FROM object WHERE {inside}", bound).fetchall()  # noqa: S608
-        found = {id_: bytes(body) for id_, body in read}
+        columns = "id, length(body), CASE WHEN length(body) <= ? THEN body END"
+        read = db.execute(f"SELECT {columns} FROM object WHERE {inside}", (large, *bound)).fetchall()  # noqa: S608
+        found = {id_: (size, body) for id_, size, body in read}
         for id_ in some:
-            left -= len(found[id_]) + ROW_BYTES
+            size, body = found[id_]
+            left -= size + ROW_BYTES
             if most is not None and left < 0 and not first:
                 return
-            yield found[id_]
+            if body is None:
+                (body,) = db.execute("SELECT body FROM object WHERE id = ?", (id_,)).fetchone()
+            yield bytes(body)
             first = False
 
 

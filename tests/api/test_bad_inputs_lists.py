@@ -13,9 +13,9 @@ from api.criteria import LONGEST_PATTERN, LONGEST_TEXT, MOST_CRITERIA, MOST_VALU
 from api.errors import Expired
 from api.gen.michelangelo.api import list_pb2 as wire
 from api.kinds import kinds
-from api.listing import LARGEST_PAGE, LONGEST_SELECTOR, MOST_ORDERS, MOST_REQUIREMENTS, MOST_SKIPPED
+from api.listing import LONGEST_SELECTOR, MOST_ORDERS, MOST_REQUIREMENTS, MOST_SKIPPED
 from api.resources import Resources
-from api.store.base import Query
+from api.store.base import LARGEST_PAGE, Query
 from api.store.sqlite import SqliteStore
 from tests.api.running import Refusal, Served
 

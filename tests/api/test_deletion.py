@@ -14,10 +14,9 @@ import pytest
 
 from api.gen.michelangelo.api import list_pb2 as wire
 from api.kinds import kinds
-from api.listing import LARGEST_PAGE
 from api.resources import Resources
 from api.store import records
-from api.store.base import Key, Preconditions, Write
+from api.store.base import LARGEST_PAGE, Key, Preconditions, Write
 from api.store.sqlite import SqliteStore
 from tests.api.running import Served, read
 

@@ -14,17 +14,15 @@ import pytest
 from api.calls import SYSTEM, Principal
 from api.errors import DeadlineExceeded
 from api.gate import (
-    FREE_BYTES,
     LONGEST_HOLD_S,
     LONGEST_RETRY_S,
     PATIENCE_S,
-    SHARED_BYTES_S,
     Caller,
     Gate,
     Overloaded,
 )
 from api.limits import LimitsConfig
-from api.pace import AT_ONCE
+from api.pace import AT_ONCE, LARGE_BYTES, LARGE_BYTES_S
 from api.strangers import BURST_S, HOLD_S, MOST_HELD, Strangers, address
 from tests.simulation.virtual import VirtualLoop
 
@@ -163,10 +161,10 @@ def test_calls_that_move_many_bytes_leave_room_for_others_and_for_nobody_else() 
         assert alone == pytest.approx(6 * 3_000_000 / TAKES_S, rel=0.1)
         others = asyncio.ensure_future(comes_again(crowd))
         await asyncio.sleep(0.5)
-        heavy, light = [await carried_in_a_second(loop, crowd, size) for size in (3_000_000, FREE_BYTES)]
+        heavy, light = [await carried_in_a_second(loop, crowd, size) for size in (3_000_000, LARGE_BYTES)]
         others.cancel()
-        assert heavy == pytest.approx(2 * SHARED_BYTES_S * 0.9, rel=0.2)
-        assert light == pytest.approx(2 * FREE_BYTES / TAKES_S, rel=0.1)
+        assert heavy == pytest.approx(2 * LARGE_BYTES_S * 0.9, rel=0.2)
+        assert light == pytest.approx(2 * LARGE_BYTES / TAKES_S, rel=0.1)
         await asyncio.sleep(2)
         assert await crowd.unused()
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from api.pace import AT_ONCE, PAUSE_S, Pace
+from api.pace import AT_ONCE, LARGE_BYTES, LARGE_BYTES_S, LONGEST_TURN_S, PAUSE_S, Flow, Pace
 from tests.api.test_limits import in_virtual_time
 
 
@@ -55,3 +55,27 @@ def test_what_ended_otherwise_takes_nobodys_place() -> None:
         assert all(other.result() is True for other in others[::2])
 
     in_virtual_time(done)
+
+
+def test_large_messages_go_one_after_the_other_and_small_ones_at_once() -> None:
+    async def sent(loop: asyncio.AbstractEventLoop) -> None:
+        flow, at = Flow(), list[float]()
+
+        async def sends(size: int) -> None:
+            assert await flow.turn(size)
+            at.append(loop.time())
+
+        size = 1_000_000
+        await asyncio.gather(*(sends(size) for _ in range(10)), *(sends(LARGE_BYTES) for _ in range(10)))
+        assert at == pytest.approx([0] * 11 + [n * size / LARGE_BYTES_S for n in range(1, 10)])
+
+    in_virtual_time(sent)
+
+
+def test_nobodys_turn_is_put_off_for_ever() -> None:
+    async def sent(loop: asyncio.AbstractEventLoop) -> None:
+        flow = Flow()
+        await asyncio.gather(*(flow.turn(1_000_000) for _ in range(500)))
+        assert loop.time() == pytest.approx(LONGEST_TURN_S)
+
+    in_virtual_time(sent)

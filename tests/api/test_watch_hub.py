@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -15,6 +16,7 @@ from api.errors import ApiError, Expired, InvalidArgument, ResourceExhausted, Un
 from api.events import Event, EventType, Limits, Ring
 from api.kinds import kinds
 from api.listing import parse_selector
+from api.pace import LARGE_BYTES_S
 from api.selection import Selection
 from api.store.base import Change, ChangeType, Key, Store, Write
 from api.store.sqlite import SqliteStore
@@ -104,6 +106,24 @@ async def test_fifty_watchers_have_one_reader_and_each_event_is_encoded_once(sto
         await asyncio.gather(*consumers)
     assert log.readers == 1
     assert encoded == list(range(1, 21))
+
+
+async def test_a_large_event_goes_to_one_watcher_after_the_other(store: SqliteStore) -> None:
+    size, told = 1_000_000, list[float]()
+
+    async def consume(watch: Watch) -> None:
+        async with watch:
+            found = await until(watch, 1)
+            told.append(asyncio.get_running_loop().time())
+            assert found + ([] if 2 in found else await until(watch, 2)) == [1, 2]
+
+    async with Hub(store) as hub:
+        consumers = [asyncio.create_task(consume(await hub.watch(EVERYTHING))) for _ in range(10)]
+        await write(store, 1, "x" * size)
+        await write(store, 1)
+        await asyncio.gather(*consumers)
+    apart = [later - earlier for earlier, later in itertools.pairwise(told)]
+    assert min(apart) > 0.5 * size / LARGE_BYTES_S
 
 
 async def test_a_hub_without_watchers_reads_nothing(store: SqliteStore) -> None:

@@ -14,7 +14,18 @@ import pytest
 
 from api.errors import Expired, InvalidArgument
 from api.store import conditions, tokens
-from api.store.base import Criterion, Group, LabelRequirement, Operator, Page, Preconditions, Query, Store, Write
+from api.store.base import (
+    LARGEST_PAGE,
+    Criterion,
+    Group,
+    LabelRequirement,
+    Operator,
+    Page,
+    Preconditions,
+    Query,
+    Store,
+    Write,
+)
 from api.store.values import UPDATED_LABEL
 from tests.api.listing_model import matches
 from tests.ports.stores import PROJECT, create, key, names, resource
@@ -245,8 +256,10 @@ async def test_who_may_see_no_namespace_sees_nothing(store: Store, items: Sequen
 async def test_a_page_of_large_objects_ends_early_and_goes_on(store: Store) -> None:
     for number in range(9):
         await create(store, resource(f"m-{number}", kind=KIND, text="x" * 600_000))
-    page: Page = await store.list(KIND, Query(limit=100))
-    assert 1 <= len(page.items) < 9
+    page: Page = await store.list(KIND, Query(limit=LARGEST_PAGE))
+    assert 2 <= len(page.items) < 9
+    short: Page = await store.list(KIND, Query(limit=100))
+    assert (len(short.items), bool(short.next)) == (1, True)
     assert [item.metadata.name for item in (await walk(store, Query(), 100))[0]] == [f"m-{n}" for n in range(9)]
     assert len((await store.list(KIND, Query())).items) == 9
 

@@ -32,6 +32,9 @@ CALL_S = 30
 SMALL, LARGE, TOO_LARGE = 2_000, 1_000_000, 5 * 2**20
 # How soon a connection that the server ended is made again.
 AGAIN_S = 10.0
+# Of connections that ask nothing, every so many never says a word.
+EACH_SILENT = 11
+SETTINGS, PING, ACKNOWLEDGES = 4, 6, 1
 WATCH = "/michelangelo.platform.v1.ResourceService/Watch"
 
 
@@ -189,10 +192,39 @@ async def watches(load: Load, seen: Seen) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def idles(load: Load, seen: Seen) -> None:
-    """Hold connections that say nothing, each made again when the server ends it."""
+async def idle_grpc(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hold a connection of HTTP/2 that is set up and asks nothing, until the server ends it."""
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+    while True:
+        head = await reader.readexactly(9)
+        body = await reader.readexactly(int.from_bytes(head[:3], "big"))
+        if head[3] in (SETTINGS, PING) and not head[4]:
+            writer.write(frame(head[3], body if head[3] == PING else b"", ACKNOWLEDGES))
 
-    async def hold(port: int) -> None:
+
+async def idle_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hold a connection that was answered once, until the server ends it."""
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    while await reader.read(1000):
+        pass
+
+
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Hold a connection that never says anything, until the server ends it."""
+    await reader.read(1)
+
+
+def frame(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + body
+
+
+async def idles(load: Load, seen: Seen) -> None:
+    """Hold connections that ask nothing, each made again when the server ends it; some of them were never set up."""
+    kinds_of = (idle_grpc, idle_http)
+
+    async def hold(number: int) -> None:
+        turn = number % len(load.ports)
+        port, wait = load.ports[turn], silent if number % EACH_SILENT == 0 else kinds_of[turn]
         while True:
             try:
                 reader, writer = await asyncio.open_connection(load.host, port)
@@ -201,13 +233,13 @@ async def idles(load: Load, seen: Seen) -> None:
                 continue
             seen.open += 1
             seen.most = max(seen.most, seen.open - seen.closed)
-            with contextlib.suppress(OSError):
-                await reader.read(1)
+            with contextlib.suppress(OSError, EOFError):
+                await wait(reader, writer)
             writer.close()
             seen.closed += 1
             await asyncio.sleep(random.uniform(0, AGAIN_S))
 
-    await held([hold(load.ports[number % len(load.ports)]) for number in range(load.count)])
+    await held([hold(number) for number in range(load.count)])
 
 
 async def slows(load: Load, seen: Seen) -> None:

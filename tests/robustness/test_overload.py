@@ -40,7 +40,7 @@ OTHER_FILES = 1_000
 LASTS_S = 60.0
 CALM_S = 20.0
 SETTLES_S = 3.0
-MOST_MIB = 600
+MOST_MIB = 700
 ACCEPTED_S = HEALTH_S = 1.0
 MOST_SLOWER = 2.0
 TAKEN = ("OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
@@ -139,6 +139,13 @@ def p99_s(took: list[float]) -> float:
     return sorted(took)[len(took) * 99 // 100]
 
 
+def alone(load: Load) -> list[float]:
+    """Return the seconds that each call of a load takes now."""
+    process = started(load)
+    go(process)
+    return ended(process).took
+
+
 @pytest.mark.robustness
 def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) -> None:
     server = with_tenants(tmp_path)
@@ -162,9 +169,7 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
         looked = stack.enter_context(looked_at(server))
         quiet = [started(load) for load in beside]
         time.sleep(SETTLES_S)
-        first = started(calm)
-        go(first)
-        alone = ended(first)
+        before = alone(calm)
         callers, seers = started(replace(flood, count=CALLERS - WITNESSES)), started(witness)
         second = started(replace(calm, lasts_s=LASTS_S - 2 * SETTLES_S))
         go(callers)
@@ -172,20 +177,23 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
         time.sleep(SETTLES_S)
         go(second)
         other, seen, witnessed = ended(second), ended(callers), ended(seers)
+        time.sleep(SETTLES_S)
+        # Machines are slow and fast by turns: before and after the flood is as near to it as one can come.
+        quietly = before + alone(calm)
         for process in quiet:
             go(process)
         idle, watchers, slow = (ended(process) for process in quiet)
         assert connection.call("Project", "Get", namespace="calm", name="calm").project.metadata.name == "calm"
     told_of(seen, witnessed, looked, idle, watchers, slow)
-    ratio = p99_s(other.took) / p99_s(alone.took)
+    ratio = p99_s(other.took) / p99_s(quietly)
     told(
         "G18",
         "one tenant's flood does not slow another down",
         store="SQLite",
         trials=sum(other.outcomes.values()),
         failed=sum(other.outcomes.values()) - other.outcomes["OK"],
-        figures=f"the other's p99 {1000 * p99_s(alone.took):.0f} ms before, {1000 * p99_s(other.took):.0f} ms in the "
-        f"flood ({ratio:.1f}×); {dict(other.outcomes)}",
+        figures=f"the other's p99 {1000 * p99_s(quietly):.0f} ms before and after, "
+        f"{1000 * p99_s(other.took):.0f} ms in the flood ({ratio:.1f}×); {dict(other.outcomes)}",
     )
     assert {code.split()[0] for code in seen.outcomes + witnessed.outcomes} <= {*TAKEN}
     assert not seen.untold + witnessed.untold + other.untold, "refused without a time to come again"

@@ -214,7 +214,8 @@ def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) ->
         trials=sum(other.outcomes.values()),
         failed=sum(other.outcomes.values()) - other.outcomes["OK"],
         figures=f"the other's p99 {1000 * p99_s(together(alone).took):.0f} ms in between, "
-        f"{1000 * p99_s(other.took):.0f} ms in the flood ({ratio:.1f}×, {min(ratios):.1f}-{max(ratios):.1f}); {dict(other.outcomes)}",
+        f"{1000 * p99_s(other.took):.0f} ms in the flood "
+        f"({ratio:.1f}×, {min(ratios):.1f}-{max(ratios):.1f}); {dict(other.outcomes)}",
     )
     assert {code.split()[0] for code in seen.outcomes + witnessed.outcomes} <= {*TAKEN}
     assert not seen.untold + witnessed.untold + other.untold, "refused without a time to come again"
@@ -242,7 +243,8 @@ def told_of(seen: Seen, witnessed: Seen, looked: Looked, idle: Seen, watchers: S
         + witnessed.untold,
         figures=f"{CALLERS} callers, {WATCHERS} watchers ({watchers.events:,} events), {held:,} idle "
         f"connections, {SLOW} slow ones ({slow.closed:,} ended), {ROUNDS * FLOOD_S:.0f} s: "
-        f"{outcomes['OK']:,} accepted of {offered:,}, refused {dict(refused)}; accepted p99 {p99_s(witnessed.took):.2f} s, health p99 "
-        f"{p99_s(looked.health):.2f} s, at most {looked.most_mib:.0f} MiB; the server waited for a core "
+        f"{outcomes['OK']:,} accepted of {offered:,}, refused {dict(refused)}; "
+        f"accepted p99 {p99_s(witnessed.took):.2f} s, health p99 {p99_s(looked.health):.2f} s, "
+        f"at most {looked.most_mib:.0f} MiB; the server waited for a core "
         f"{100 * looked.starved:.0f} % of the time that it could have used one",
     )

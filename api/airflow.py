@@ -41,6 +41,7 @@ class Dag:
     file: str = ""
     owners: tuple[str, ...] = ()
     parsed: datetime | None = None
+    parse_s: float = 0.0
     unreadable: bool = False
 
 
@@ -356,6 +357,7 @@ def _dag(found: Mapping[str, Any]) -> Dag:
         file=found.get("relative_fileloc") or "",
         owners=tuple(found.get("owners") or ()),
         parsed=_time(found.get("last_parsed_time")),
+        parse_s=found.get("last_parse_duration") or 0.0,
         unreadable=bool(found.get("has_import_errors")),
     )
 

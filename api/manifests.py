@@ -52,6 +52,10 @@ class Manifests:
         if folder.is_dir():
             folder.rmdir()
 
+    def stand(self, project: str) -> bool:
+        """Whether a project has a manifest, hidden or not."""
+        return any((self._manifests / project).glob("*.json"))
+
     def write_pipeline(self, manifest: Mapping[str, Any]) -> bool:
         """Write a pipeline's manifest; tell whether it changed."""
         ending = HIDDEN if manifest.get("hidden") else ".json"

@@ -164,6 +164,7 @@ def _scheduler(config: Config) -> dict[str, str]:
         "scheduler_health_check_threshold": "20",
         "orphaned_tasks_check_interval": "10",
         "trigger_timeout_check_interval": "5",
+        "parsing_cleanup_interval": "10",
     }
 
 
@@ -190,10 +191,10 @@ def _dag_processor(config: Config) -> dict[str, str]:
         "dag_bundle_config_list": json.dumps(listed),
         "refresh_interval": "5",
         "bundle_refresh_check_interval": "1",
-        # An apply asks for its own file.  Airflow drops what is asked for while it parses that file: what was taken
-        # away then is seen after a minute.
-        "min_file_process_interval": "60",
-        "stale_dag_threshold": "50",
+        # Whatever changes a file asks for it.
+        "min_file_process_interval": "900",
+        # What a parse does not show any more is gone if it was shown longer ago than this, not if it came just now.
+        "stale_dag_threshold": "5",
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from api.airflow import Airflow
+from api.airflow import Airflow, Dag
 from api.backends.base import ServingBackend
 from api.config import Config
 from api.errors import ApiError, NotFound
@@ -18,6 +18,8 @@ from api.store.base import Key
 
 PARSE_WAIT_S = 0.05
 ASK_AGAIN_S = 2.0
+PARSED_S = 10.0
+NEVER = datetime.min.replace(tzinfo=UTC)
 BROKEN_TAG = "broken"
 
 
@@ -49,15 +51,41 @@ class Platform:
         return root
 
     async def reparse(self, project: str) -> None:
-        """Ask Airflow to parse a project's file now.
+        """Have Airflow parse a project's file with all that was written until now, within PARSED_S.
+
+        Airflow drops a request for a file that it is parsing at that moment: it is asked again until a parse has ended
+        that began after this call.  Where nothing is left to be shown, nothing tells of the end of a parse.
+        """
+        clock = asyncio.get_running_loop().time
+        began = asked = clock()
+        told = await self._ask(project)
+        while told is not None and self.manifests.stand(project) and clock() - began < PARSED_S:
+            await asyncio.sleep(PARSE_WAIT_S)
+            seen = await self._newest(project)
+            if seen is None or seen.parsed is None:
+                return
+            if seen.parsed != told.parsed:
+                if clock() - began > seen.parse_s + 2 * PARSE_WAIT_S:
+                    return
+                asked = float("-inf")
+            if clock() - asked > ASK_AGAIN_S:
+                asked, told = clock(), await self._ask(project)
+
+    async def _ask(self, project: str) -> Dag | None:
+        """Ask for a project's file once; returns the DAG of it that was parsed last.
 
         A file that shows no DAG yet cannot be asked for; a newer time makes Airflow's next look at the folder enough.
         """
-        found = await self.airflow.dags(tags=[f"project:{project}"])
-        if found:
-            await self.airflow.reparse(found[0].file_token)
-        else:
+        newest = await self._newest(project)
+        if newest is None:
             self.manifests.touch_project(project)
+        else:
+            await self.airflow.reparse(newest.file_token)
+        return newest
+
+    async def _newest(self, project: str) -> Dag | None:
+        found = await self.airflow.dags(tags=[f"project:{project}"])
+        return max(found, key=lambda dag: dag.parsed or NEVER, default=None)
 
     async def shown(self, project: str, dag_id: str, tag: str, *, timeout_s: float) -> bool:
         """Have a project's file parsed and wait until Airflow shows the DAG with `tag`.
@@ -69,7 +97,7 @@ class Platform:
         while True:
             if clock() - asked > ASK_AGAIN_S:
                 asked = clock()
-                await self.reparse(project)
+                await self._ask(project)
             await asyncio.sleep(PARSE_WAIT_S)
             if await self.has_tag(dag_id, tag):
                 return True

@@ -58,5 +58,5 @@ def test_the_trigger_is_a_dag_with_the_schedule_and_is_gone_when_it_ended(flight
                 or http.get(f"/api/v2/dags/{PROJECT}.train.minutely").json().get("is_stale")
             ),
             "the end of the trigger's DAG",
-            timeout_s=180,
+            timeout_s=60,
         )

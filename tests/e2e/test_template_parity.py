@@ -58,7 +58,7 @@ def there(run: Any) -> Steps:
 
 def pipeline(template: str, folder: Path) -> Path:
     """Write the example's pipeline as one of another template."""
-    document = yaml.safe_load((EXAMPLE / "train.yaml").read_text())
+    document = yaml.safe_load((EXAMPLE / "pipeline.yaml").read_text())
     manifest = document["spec"]["manifest"]
     values = {**manifest["content"]["value"], **OTHERS[template]}
     wanted = TEMPLATES[template].params()

@@ -269,6 +269,7 @@ class FakeAirflow(Again):
             "relative_fileloc": dag.file,
             "owners": list(dag.owners),
             "last_parsed_time": dag.parsed.isoformat(),
+            "last_parse_duration": 0.0,
             "has_import_errors": dag.unreadable,
         } | ({"params": params} if details else {})
 

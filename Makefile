@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+SPARK = $(VENV)/.spark
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -25,10 +26,14 @@ demo: setup  ## from nothing to a deployed model that answers; ARGS=--exit stops
 up: setup  ## start the platform and stay until Ctrl-C
 	@$(BIN)/ma up $(ARGS)
 
-test: setup  ## every test, three files at a time; ARGS selects, for example ARGS=tests/api
+$(SPARK): $(STAMP) requirements-spark.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements-spark.lock
+	touch $@
+
+test: $(SPARK)  ## every test, three files at a time; ARGS selects, for example ARGS=tests/api
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
-robustness: setup  ## the long lane of the fault tests; ARGS selects
+robustness: $(SPARK)  ## the long lane of the fault tests; ARGS selects
 	mkdir -p build && MA_ROBUSTNESS_RESULTS=$(abspath build/robustness.jsonl) $(BIN)/python -m pytest -m robustness $(ARGS)
 	$(BIN)/python -m tests.robustness.results build/robustness.jsonl > build/robustness.md
 	mv build/robustness.md docs/robustness.md

@@ -138,7 +138,7 @@ def test_a_difference_that_is_injected_turns_the_comparison_red(
     flights: Flights, whole: tuple[Path, Steps], edited: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     """One other number in the project's code is seen from the step on that reads it, and in no step before."""
-    folder = edited("LATE_MIN = 15", "LATE_MIN = 16")
+    folder = edited('(arrived["arr_delay"] >= LATE_MIN)', '(arrived["arr_delay"] > LATE_MIN)')
     mine = here(flights, folder, tmp_path / "keep", flights.first_run)
     differing = [name for (name, _, one), (_, _, other) in zip(mine, whole[1], strict=True) if one != other]
     assert mine != there(flights.run(flights.first_run))

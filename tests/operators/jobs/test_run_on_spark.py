@@ -25,6 +25,7 @@ from operators.engines.spark import SparkEngine
 from operators.hooks.spark import heap_mib
 from operators.values.references import Reference
 from operators.values.store import Values, values_at
+from tests.free_ports import free_ports
 from tests.patience import soon
 
 PROJECT = Path(__file__).with_name("spark_project")
@@ -132,20 +133,19 @@ def test_a_driver_that_is_killed_takes_its_java_along(place: Place) -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """A server of Spark Connect, in a process that no job started."""
-    told = tmp_path / "port"
+    told, (port,) = tmp_path / "serves", free_ports(1)
     program = (
         "import sys\nfrom pathlib import Path\nfrom operators.hooks import spark\n"
         "found = spark.session('server')\n"
         "service = found._jvm.org.apache.spark.sql.connect.service.SparkConnectService\n"
-        "found.sparkContext._conf\n"
-        "found._jsc.sc().conf().set('spark.connect.grpc.binding.port', '0')\n"
+        f"found._jsc.sc().conf().set('spark.connect.grpc.binding.port', '{port}')\n"
         "service.start(found._jsc.sc())\n"
-        f"Path({str(told)!r}).write_text(str(service.localPort()))\n"
+        f"Path({str(told)!r}).write_text('yes')\n"
         "sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         until(lambda: told.exists() and told.read_text(), lambda: "no server of Spark Connect")
-        monkeypatch.setenv("MA_SPARK_URL", f"sc://127.0.0.1:{told.read_text()}")
+        monkeypatch.setenv("MA_SPARK_URL", f"sc://127.0.0.1:{port}")
         yield process
         process.communicate(b"", timeout=soon(30))
 

@@ -64,8 +64,8 @@ def _fill(db: SqliteDatabase, project: str, numbers: range, buckets: int) -> Non
     db.commit()
 
 
-def let_watch(home: Path, project: str, tokens: Sequence[str]) -> None:
-    """Let a user of each token view a project; the tokens file is `tokens.json` of the home."""
+def let_in(home: Path, project: str, tokens: Sequence[str]) -> None:
+    """Let a user of each token read and write a project; the tokens file is `tokens.json` of the home."""
     users = {f"watcher-{number}": token for number, token in enumerate(tokens)}
     static.write(
         home / "tokens.json", TokensFile(tuple(Known(name, static.digest(token)) for name, token in users.items()))
@@ -76,7 +76,7 @@ def let_watch(home: Path, project: str, tokens: Sequence[str]) -> None:
 async def _bind(path: Path, project: str, users: Sequence[str]) -> None:
     store = SqliteStore(path)
     binding = kinds()["RoleBinding"].new(project, "watchers")
-    binding.spec.role = role_binding_pb2.ROLE_VIEWER
+    binding.spec.role = role_binding_pb2.ROLE_EDITOR
     for user in users:
         binding.spec.subjects.add(kind=role_binding_pb2.SUBJECT_KIND_USER, name=user)
     await Resources(store).create(binding)

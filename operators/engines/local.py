@@ -124,8 +124,9 @@ class LocalEngine:
         folder = self._folder / job_id
 
         def members() -> list[psutil.Process]:
+            # Its supervisor first: it tells that it was asked, if it hears of it before its child is gone.
             leader = self._process(folder)
-            own = session(leader.pid) if leader else []
+            own = [leader, *session(leader.pid)] if leader else []
             return [*own, *(process for process in marked(str(folder)) if process not in own)]
 
         stop(members, GRACE_S)

@@ -32,11 +32,12 @@ def stop(processes: Callable[[], list[psutil.Process]], grace_s: float) -> None:
     """Ask processes to end, and kill those that have not after `grace_s`, with what they started meanwhile.
 
     One that ends loses its environment before it is gone, and with it the mark: who was seen once is waited for.
+    They are asked in the order in which `processes` names them.
     """
-    seen: set[psutil.Process] = set()
+    seen: dict[psutil.Process, None] = {}
 
     def left() -> list[psutil.Process]:
-        seen.update(processes())
+        seen.update(dict.fromkeys(processes()))
         return [process for process in seen if _lives(process)]
 
     _send(left(), signal.SIGTERM)

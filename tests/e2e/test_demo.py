@@ -66,7 +66,11 @@ def test_a_demo_that_was_killed_goes_on_where_it_was(ma: Ma) -> None:
     assert ma("up", "--detach", timeout_s=300).code == 0
     with Client.of(ma.config) as api:
         flights = Flights(ma, ma.config, api)
-        (run,) = api.list("PipelineRun", PROJECT)
+        runs_of_it = api.list("PipelineRun", PROJECT)
+        assert len(runs_of_it) == 1, [
+            (one.metadata.name, one.metadata.labels, one.spec, one.status) for one in runs_of_it
+        ]
+        (run,) = runs_of_it
         with flights.airflow() as http:
             runs = http.get(f"/api/v2/dags/{PROJECT}.train/dagRuns").json()["dag_runs"]
         assert [item["dag_run_id"] for item in runs] == [f"ma__{run.metadata.uid}__1"]

@@ -168,8 +168,11 @@ class PipelineController:
         """Remove the DAGs that runs of older revisions had, with their history."""
         its = Criterion("base_resource.name", Operator.EQUAL, (key.name,))
         found = await self._platform.resources.list("Revision", Query(namespace=key.namespace, where=its))
-        for revision in found.items:
-            name = revision_dag(key.namespace, key.name, revision.metadata.name)
-            if self._platform.manifests.remove_hidden(key.namespace, name.partition(".")[2]):
-                await self._platform.reparse(key.namespace)
+        names = [revision_dag(key.namespace, key.name, revision.metadata.name) for revision in found.items]
+        remove = self._platform.manifests.remove_hidden
+        removed = [remove(key.namespace, name.partition(".")[2]) for name in names]
+        # Each parse is waited for: one is enough for all of them.
+        if any(removed):
+            await self._platform.reparse(key.namespace)
+        for name in names:
             await self._platform.forget_dag(name)

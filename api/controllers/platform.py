@@ -59,7 +59,9 @@ class Platform:
         clock = asyncio.get_running_loop().time
         began = asked = clock()
         told = await self._ask(project)
-        while told is not None and self.manifests.stand(project) and clock() - began < PARSED_S:
+        if not self.manifests.stand(project):
+            return
+        while told is not None and clock() - began < PARSED_S:
             await asyncio.sleep(PARSE_WAIT_S)
             seen = await self._newest(project)
             if seen is None or seen.parsed is None:

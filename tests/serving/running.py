@@ -120,16 +120,19 @@ class Server:
         return int(self.process.wait(timeout=20))
 
 
-def free_port() -> int:
-    """Return a port of the tests' range that nobody listens on."""
+@contextlib.contextmanager
+def port_of_its_own() -> Iterator[int]:
+    """Hold a port of the tests' range: a server may listen on it, another test does not find it free."""
     start = 21000 + os.getpid() % 900
     for port in [*range(start, 22000), *range(21000, start)]:
-        with socket.socket() as probe:
+        with socket.socket() as held:
             try:
-                probe.bind(("127.0.0.1", port))
+                held.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        return int(port)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            yield port
+            return
     raise AssertionError("no port is free")
 
 
@@ -137,26 +140,27 @@ def free_port() -> int:
 def running(home: Path, *, program: Sequence[str] = PROGRAM, api_http_port: int = 9) -> Iterator[Server]:
     """Start a server on `home`; it is stopped at the end."""
     home.mkdir(exist_ok=True)
-    config = Config(home=home, projects_root=home, serving_port=free_port(), api_http_port=api_http_port, token=TOKEN)
     log = home / "serving.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, *program],
-            cwd=ROOT,
-            env={**os.environ, **config.environ()},
-            stdout=out,
-            stderr=out,
-        )
-    server = Server(config, process, log)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError):
-                if server.call("GET", "/v2/health/ready").status == 200:
-                    break
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        yield server
-    finally:
-        server.stop(signal.SIGKILL)
+    with port_of_its_own() as port:
+        config = Config(home=home, projects_root=home, serving_port=port, api_http_port=api_http_port, token=TOKEN)
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, *program],
+                cwd=ROOT,
+                env={**os.environ, **config.environ()},
+                stdout=out,
+                stderr=out,
+            )
+        server = Server(config, process, log)
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError):
+                    if server.call("GET", "/v2/health/ready").status == 200:
+                        break
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+            yield server
+        finally:
+            server.stop(signal.SIGKILL)

@@ -1,5 +1,6 @@
 """The server as a process: how it starts, what it loads, how it ends."""
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.conftest import Stage, home_of
-from tests.serving.running import ID, ROOT, TOKEN, Server, free_port, request, running
+from tests.serving.running import ID, ROOT, TOKEN, Server, port_of_its_own, request, running
 
 HEAVY = ("airflow", "feast", "mlflow", "pandas", "grpc", "ray", "lightgbm", "sklearn", "joblib", "dill", "torch")
 TELLING = """
@@ -29,9 +30,10 @@ sys.exit(main())
 def start(home: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Run a server that ends by itself."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MA_")}
-    given = {**kept, "MA_HOME": str(home), "MA_TOKEN": TOKEN, "MA_SERVING_PORT": str(free_port()), **environ}
     command = [sys.executable, "-m", "serving.server"]
-    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=20, check=False)
+    with port_of_its_own() as port:
+        given = {**kept, "MA_HOME": str(home), "MA_TOKEN": TOKEN, "MA_SERVING_PORT": str(port), **environ}
+        return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_a_serving_process_loads_nothing_heavy(stage: Stage, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_wrong_configuration_ends_the_start_with_78(tmp_path: Path, environ: d
 
 def test_a_taken_port_ends_the_start_with_78(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", free_port()))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
         found = start(tmp_path, MA_SERVING_PORT=str(taken.getsockname()[1]))
     assert found.returncode == 78
@@ -84,14 +86,14 @@ def test_it_listens_on_this_machine_only(server: Server) -> None:
 def test_the_end_answers_what_has_arrived(own_server: Server, stage: Stage) -> None:
     own_server.deploy(stage.first, "one", 1)
     body = json.dumps(request(rows=10_000))
-    connection = http.client.HTTPConnection("127.0.0.1", own_server.port, timeout=10)
-    connection.request("GET", "/v2")
-    connection.getresponse().read()
-    connection.request("POST", f"/v2/models/{ID}/infer", body)
-    own_server.process.send_signal(signal.SIGTERM)
-    found = connection.getresponse()
-    assert found.status == 200
-    assert len(json.loads(found.read())["outputs"][0]["data"]) == 10_000
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", own_server.port, timeout=10)) as connection:
+        connection.request("GET", "/v2")
+        connection.getresponse().read()
+        connection.request("POST", f"/v2/models/{ID}/infer", body)
+        own_server.process.send_signal(signal.SIGTERM)
+        found = connection.getresponse()
+        assert found.status == 200
+        assert len(json.loads(found.read())["outputs"][0]["data"]) == 10_000
     assert own_server.stop() == 0
 
 
@@ -112,12 +114,11 @@ def test_the_end_waits_for_a_request_that_is_half_here(own_server: Server, stage
 
 
 def test_idle_connections_do_not_hold_up_the_end(own_server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", own_server.port, timeout=10)
-    connection.request("GET", "/v2")
-    connection.getresponse().read()
-    own_server.process.send_signal(signal.SIGTERM)
-    assert own_server.process.wait(timeout=3) == 0
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", own_server.port, timeout=10)) as connection:
+        connection.request("GET", "/v2")
+        connection.getresponse().read()
+        own_server.process.send_signal(signal.SIGTERM)
+        assert own_server.process.wait(timeout=3) == 0
 
 
 @pytest.fixture

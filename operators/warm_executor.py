@@ -27,7 +27,7 @@ from typing import Any
 from airflow.executors.base_executor import BaseExecutor, get_execution_api_server_url
 from airflow.sdk.listener import get_listener_manager
 
-from operators import wake
+from operators import sqlite_clock, wake
 
 PRELOADED = (
     "airflow.dag_processing.bundles.local",
@@ -94,8 +94,9 @@ class WarmExecutor(BaseExecutor):
     supports_multi_team = True
 
     def start(self) -> None:
-        """Import, then fork the workers."""
+        """Import, then fork the workers.  Runs of a scheduler whose record is in SQLite are due at once from now on."""
         preload()
+        sqlite_clock.tell_milliseconds()
         self._bell = wake.listen(wake.place())
         self._workers: list[Worker] = []
         self._waiting: deque[Any] = deque()

@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import func
+from sqlalchemy.dialects import sqlite
 
 from operators import wake
 from operators.warm_executor import LEAST_WAIT_S, MOST_WAIT_S, PRELOADED, WarmExecutor, wait_s
@@ -50,6 +52,10 @@ def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.start()
     yield made
     made.end()
+
+
+def test_a_scheduler_with_it_sees_runs_in_the_second_in_which_they_are_made(executor: Any) -> None:
+    assert "%f" in str(func.now().compile(dialect=sqlite.dialect()))
 
 
 def work(key: str) -> Any:

@@ -22,6 +22,7 @@ from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 from api.config import load
+from operators.one_writer import OneWriterMiddleware
 from operators.timetable import TriggerTimetable
 from operators.wake import WakeMiddleware
 
@@ -155,4 +156,7 @@ class MichelangeloPlugin(AirflowPlugin):
     name = "michelangelo"
     listeners = [Listener()]  # noqa: RUF012
     timetables = [TriggerTimetable]  # noqa: RUF012
-    fastapi_root_middlewares = [{"name": "wake", "middleware": WakeMiddleware}]  # noqa: RUF012
+    fastapi_root_middlewares = [  # noqa: RUF012
+        {"name": "wake", "middleware": WakeMiddleware},
+        {"name": "one-writer", "middleware": OneWriterMiddleware},
+    ]

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -12,6 +14,14 @@ from api.config import Config
 
 Ma = Callable[..., Any]
 COMPONENTS = ["api", "serving", "airflow-api", "scheduler", "dag-processor", "triggerer"]
+GIVES_UP_S = 5.0
+"""SQLite's patience with a writer that does not end."""
+DAG_AT_ONCE = """
+from airflow.sdk import DAG
+
+with DAG("at_once", schedule=None, is_paused_upon_creation=True):
+    pass
+"""
 MOST_BYTES = 2 * 2**30
 
 
@@ -62,6 +72,23 @@ def test_only_the_api_server_knows_where_the_store_is(platform: Config) -> None:
 
 def test_memory_stays_below_two_gibibytes(platform: Config) -> None:
     assert sum(sessions.memory_bytes(component.pid) for component in components(platform).values()) < MOST_BYTES
+
+
+def test_many_write_to_airflow_at_once_and_all_are_answered(platform: Config) -> None:
+    assert platform.own_dags is not None
+    (platform.own_dags / "at_once.py").write_text(DAG_AT_ONCE)
+    with httpx.Client(base_url=platform.airflow_url, timeout=60) as airflow, ThreadPoolExecutor(8) as threads:
+        airflow.headers["Authorization"] = f"Bearer {airflow.get('/auth/token').json()['access_token']}"
+        wait_for(lambda: airflow.get("/api/v2/dags/at_once").status_code == 200, timeout_s=120)
+
+        def run(number: int) -> tuple[int, float]:
+            new = {"dag_run_id": f"run-{number}", "logical_date": None}
+            answer = airflow.post("/api/v2/dags/at_once/dagRuns", json=new)
+            return answer.status_code, answer.elapsed.total_seconds()
+
+        statuses, seconds = zip(*threads.map(run, range(100)), strict=True)
+    assert set(statuses) == {200}
+    assert max(seconds) < GIVES_UP_S
 
 
 def test_a_second_start_is_refused(platform: Config, ma: Ma) -> None:

@@ -24,6 +24,7 @@ from api.calls import Access, Call, Everybody
 from api.criteria import bad_filter
 from api.errors import ApiError, Expired, FieldViolation, NotFound, PermissionDenied, Unauthenticated
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+from api.hub import Hub
 from api.kinds import Kind, kinds
 from api.listing import parse_fields, parse_selector
 from api.masking import masked, masked_error
@@ -37,7 +38,7 @@ from api.selection import Selection
 from api.store.base import Key, Request
 from api.store.values import key_of
 from api.validation import nearest, shown
-from api.watch import Hub, Watch
+from api.watch import Watch
 from api.workflows import Workflow
 
 DENIED = (PermissionDenied, NotFound, Unauthenticated)

@@ -39,6 +39,7 @@ from api.http import app, certificate
 from api.http.gateway import Gateway
 from api.http.guard import LOOPBACK as LOOPBACK_NAMES
 from api.http.port import http_server
+from api.hub import Hub
 from api.kinds import kinds
 from api.limits import DEFAULT, LimitsConfig, connections_of
 from api.operations import Operations
@@ -56,7 +57,6 @@ from api.services.platform import PlatformService
 from api.services.resources import ResourceService
 from api.store.open import open_store
 from api.uploads import Uploads
-from api.watch import Hub
 
 # What is larger than a request may be is still read, and refused with its reason; beyond this gRPC refuses it unread.
 LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024

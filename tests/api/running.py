@@ -20,12 +20,12 @@ from grpc_status import rpc_status
 from api.admitters import ADMITTERS
 from api.calls import Access
 from api.events import Limits
+from api.hub import Hub
 from api.kinds import kinds
 from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
-from api.watch import Hub
 from tests.patience import soon
 
 T = TypeVar("T")

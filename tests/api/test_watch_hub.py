@@ -14,13 +14,14 @@ import pytest
 
 from api.errors import ApiError, Expired, InvalidArgument, ResourceExhausted, Unavailable
 from api.events import Event, EventType, Limits, Ring
+from api.hub import Hub
 from api.kinds import kinds
 from api.listing import parse_selector
 from api.pace import LARGE_BYTES_S
 from api.selection import Selection
 from api.store.base import Change, ChangeType, Key, Store, Write
 from api.store.sqlite import SqliteStore
-from api.watch import Hub, Watch
+from api.watch import Watch
 
 KIND = "ModelFamily"
 EVERYTHING = Selection.of({KIND: None})

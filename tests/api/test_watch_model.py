@@ -12,12 +12,12 @@ import grpc
 from api.client import refusal
 from api.events import Limits
 from api.gen.michelangelo.platform.v1 import resource_service_pb2 as wire
+from api.hub import Hub
 from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.base import Store
 from api.store.sqlite import SqliteStore
-from api.watch import Hub
 from tests.api.watching import SERVICE, told
 from tests.robustness.history.watch_rules import Event, Logged
 from tests.robustness.stores import KIND, token_of

@@ -30,12 +30,12 @@ from api.controllers.platform import Platform as Parts
 from api.controllers.runtime import Manager, Term
 from api.controllers.templates import Templates
 from api.gen.michelangelo.api.v2 import pipeline_pb2, trigger_run_pb2
+from api.hub import Hub
 from api.manifests import Manifests
 from api.platform import Platform
 from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
-from api.watch import Hub
 from api.workflows import spec_hash
 from tests.patience import soon
 from tests.robustness.fakes.airflow import FakeAirflow

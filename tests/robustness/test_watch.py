@@ -13,11 +13,11 @@ import pytest
 
 from api.errors import Expired, Unavailable
 from api.events import Limits
+from api.hub import Hub
 from api.listing import parse_selector
 from api.selection import Selection
 from api.store.base import Key, Preconditions, Store, Write
 from api.store.open import open_store
-from api.watch import Hub
 from tests.robustness.history.watch_rules import DELETED, Event, Logged, expected, judged, missing
 from tests.robustness.lanes import lanes
 from tests.robustness.results import told

@@ -30,6 +30,7 @@ from api.gen.michelangelo.platform.v1 import role_binding_pb2 as wire
 from api.http import app
 from api.http.gateway import Gateway
 from api.http.port import http_server
+from api.hub import Hub
 from api.kinds import kinds
 from api.limits import LimitsConfig
 from api.operations import Operations
@@ -38,7 +39,6 @@ from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
 from api.uploads import Uploads
-from api.watch import Hub
 from tests.api.running import Refusal, read, request_of
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from api.controllers.metrics import DEPTH
 from api.store.base import Key
 
 FIRST_BACKOFF_S = 0.2
-# Shorter than two polls: what waited for Airflow is up to date as soon after it is back (`guarantees.md` G8).
-LONGEST_BACKOFF_S = 15.0
+# Half of two polls: what waited for Airflow is up to date by then, slow as it is when it comes back (G8).
+LONGEST_BACKOFF_S = 10.0
 # After a failure, a change that came meanwhile may have mended it: it is looked at no later than this.
 CHANGED_S = 1.0
 # All failed keys together: a dependency that is down is asked this often, and a burst after it went.

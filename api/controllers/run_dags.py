@@ -125,22 +125,28 @@ class RunDags:
         if not hidden:
             return
         active, now = await self.active(), self._platform.now()
-        for project, name in hidden:
-            dag = f"{project}.{name}"
-            if dag in active:
-                self._idle_since.pop(dag, None)
-            elif (now - self._idle_since.setdefault(dag, now)).total_seconds() >= idle_s:
-                async with self._locks[dag]:
-                    if dag in self._idle_since and dag not in await self.active():
-                        await self._remove(project, name)
+        changed: set[str] = set()
+        try:
+            for project, name in hidden:
+                dag = f"{project}.{name}"
+                if dag in active:
+                    self._idle_since.pop(dag, None)
+                elif (now - self._idle_since.setdefault(dag, now)).total_seconds() >= idle_s:
+                    async with self._locks[dag]:
+                        if dag in self._idle_since and dag not in await self.active() and self._remove(project, name):
+                            changed.add(project)
+        finally:
+            # Once for all of a project's: each waits for a parse to end.
+            for project in changed:
+                await self._platform.reparse(project)
 
-    async def _remove(self, project: str, name: str) -> None:
+    def _remove(self, project: str, name: str) -> bool:
+        """Take a DAG's manifest away; False if there was none."""
         dag = f"{project}.{name}"
         log.info("DAG %s is taken away: its runs have ended", dag)
         self._standing.discard(dag)
         self._idle_since.pop(dag, None)
-        if self._platform.manifests.remove_hidden(project, name):
-            await self._platform.reparse(project)
+        return self._platform.manifests.remove_hidden(project, name)
 
     async def active(self) -> set[str]:
         """Return the DAGs of the runs that go on, and of the revisions that triggers start."""

@@ -1,10 +1,6 @@
 """What docs/events.md shows works: its files, its commands and its Python, one after the other, on a real platform."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +8,9 @@ from typing import Any
 import pytest
 
 from api.subscriptions.values import EVENT, SUBSCRIPTION
-from tests.e2e.conftest import ROOT
 from tests.e2e.flights_platform import PROJECT, Flights, eventually
+from tests.e2e.guide import Guide
 
-PAGE = (ROOT / "docs" / "events.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 DAG = f"{PROJECT}.train"
 MADE = {"Subscription": ("on-loaded", "when-both", "on-model"), "Pipeline": ("score",)}
 
@@ -42,20 +36,8 @@ def begun(flights: Flights, subscription: str = "") -> list[Any]:
 
 
 def test_the_guide_from_its_beginning_to_its_end(held: Flights, tmp_path: Path) -> None:
-    environ = {**os.environ, **held.config.environ(), "MA_TOKEN": "", "PYTHONPATH": str(ROOT)}
-    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
-    told = ""
-    for language, text in BLOCKS:
-        if language == "yaml":
-            (tmp_path / re.findall(r"^# (\S+\.yaml)$", text, re.MULTILINE)[0]).write_text(text)
-            continue
-        text = text.replace("127.0.0.1:15567", f"127.0.0.1:{held.config.api_http_port}")
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
-        ended = subprocess.run(
-            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert ended.returncode == 0, f"{text}\n{ended.stdout}{ended.stderr}"
-        told += ended.stdout
+    port = {"127.0.0.1:15567": f"127.0.0.1:{held.config.api_http_port}"}
+    told = Guide("events.md").follow(held.config, tmp_path, port)
     assert "was there already" in told
     assert told.count('"event":') == 2
     single = eventually(lambda: found if len(found := begun(held, "on-loaded")) >= 3 else None, "three runs")

@@ -1,6 +1,6 @@
 """What the guides to pipelines in Python show is true: files are written, commands run, and they print what is said.
 
-What needs a platform is only understood here.
+What needs a platform is only understood here; `tests/e2e/test_guides.py` runs it.
 """
 
 import re

@@ -179,17 +179,11 @@ def measure(bench: Workbench) -> Measured:
         except TimeoutError as error:
             ours, (tuned,) = _beside(runs, "fan", [runs.tuned], rounds)
             figures.append(Figure("32 side by side, beside Airflow with our settings", "s", ours, tuned))
-            notes.append(f"32 side by side in Airflow at its defaults: {error}{_why(home)}.")
+            notes.append(f"32 side by side in Airflow at its defaults: {error}{stock_airflow.why(home)}.")
         else:
             figures.append(Figure("32 side by side", "s", ours, peer))
             figures.append(Figure(WITH_OUR_SETTINGS, "s", ours, tuned))
     return Measured(figures, notes)
-
-
-def _why(home: Path) -> str:
-    """At its defaults Airflow's record is in SQLite without a write-ahead log: 32 tasks at once can lock it out."""
-    locked = "OperationalError: database is locked" in (home / "scheduler.log").read_text()
-    return "; its scheduler ended with 'database is locked'" if locked else ""
 
 
 def _beside(

@@ -83,6 +83,15 @@ def processes(leaders: Mapping[str, int]) -> Mapping[str, list[psutil.Process]]:
     return {name: sessions.members([pid]) for name, pid in leaders.items()}
 
 
+def why(home: Path) -> str:
+    """Return what a home's scheduler ended of, where it is the database; as the end of a sentence.
+
+    At its defaults Airflow's record is in SQLite without a write-ahead log: many tasks at once can lock it out.
+    """
+    locked = "OperationalError: database is locked" in (home / "scheduler.log").read_text()
+    return "; its scheduler ended with 'database is locked'" if locked else ""
+
+
 def _migrate(environ: Mapping[str, str], home: Path) -> None:
     argv = [sys.executable, "-m", "airflow", "db", "migrate"]
     ended = subprocess.run(

@@ -43,6 +43,15 @@ async def serving(app: Application) -> AsyncIterator[int]:
         listener.close()
 
 
+def under_way() -> str:
+    """Return where every task of the event loop stands, for a test that waited in vain."""
+    lines = []
+    for task in asyncio.all_tasks():
+        at = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack()]
+        lines.append(f"{task.get_coro()}: {' '.join(at)}")
+    return "\n".join(sorted(lines))
+
+
 class Platform:
     def __init__(self, plane: ControlPlane, airflow: FakeAirflow, url: str) -> None:
         self.plane, self.airflow, self.url = plane, airflow, url
@@ -60,7 +69,7 @@ class Platform:
             found = await self.plane.resources.find(Key(kind, "flights", name))
             if found is not None and holds(found):
                 return found
-            assert time.monotonic() < deadline, f"still {found}"
+            assert time.monotonic() < deadline, f"still {found}\n{under_way()}"
             await asyncio.sleep(0.01)
 
 
@@ -114,7 +123,7 @@ async def test_a_run_started_in_airflow_is_listed_within_a_second(platform: Plat
     began = time.monotonic()
     await platform.report("flights.train", "manual__2026-11-21T04:00:00+00:00")
     while not (items := (await platform.plane.resources.list("PipelineRun")).items):
-        assert time.monotonic() - began < soon(1)
+        assert time.monotonic() - began < soon(1), under_way()
         await asyncio.sleep(0.01)
     name = items[0].metadata.name
     run = await platform.until("PipelineRun", name, lambda found: found.status.workflow_run_id != "")

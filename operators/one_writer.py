@@ -10,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from airflow.configuration import conf
 
-READS = ("GET", "HEAD", "OPTIONS")
+from operators.wake import READS, App, Scope
+
 LONGEST_TURN_S = 20.0
 """A request that takes longer than any does loses its turn: those behind it go on as they would without turns."""
 
 log = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
+Message = Scope
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class OneWriterMiddleware:
@@ -38,7 +37,7 @@ class OneWriterMiddleware:
         self._turns = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
         self._turn = asyncio.Lock()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through when it is its turn."""
         if not self._turns or scope["type"] != "http" or scope["method"] in READS:
             await self._app(scope, receive, send)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.config import Config
+from tests.e2e.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 600
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^# (\S+\.(?:py|yaml))$", re.MULTILINE)

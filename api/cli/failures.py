@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from api.cli import exits
-from api.errors import ApiError, Unavailable
+from api.config import load
+from api.errors import ApiError, Unauthenticated, Unavailable
 
 # Typer carries its own copy of click; the public name of its family of usage errors is their youngest member.
 USAGE_ERRORS = tuple(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -37,6 +38,8 @@ def _read(error: BaseException) -> tuple[int, list[str]]:
         return exits.INTERRUPTED, ["interrupted"]
     if isinstance(error, exits.Failure):
         return error.code, [f"ma: {error.lines[0]}", *error.lines[1:]] if error.lines else []
+    if isinstance(error, Unauthenticated):
+        return exits.REFUSED, [*api_lines(error), *_token_lines()]
     if isinstance(error, ApiError):
         return exits.UNREACHABLE if isinstance(error, Unavailable) else exits.REFUSED, api_lines(error)
     if isinstance(error, typer.Exit):
@@ -58,6 +61,18 @@ def api_lines(error: ApiError) -> list[str]:
     # A message that only lists the fields is not repeated before them.
     listed = any(error.message.startswith(f"{one.field} {one.description}") for one in error.violations)
     return [f"ma: {'these fields are wrong' if listed else error.message}{reason}", *fields]
+
+
+def _token_lines() -> list[str]:
+    """Return where the token was looked for: what answers may be a platform with another home."""
+    if os.environ.get("MA_TOKEN"):
+        return ["  the token is that of MA_TOKEN"]
+    try:
+        config = load()
+    except ValueError:
+        return []
+    said = "the token is that of" if config.token else "there is no token in"
+    return [f"  {said} {config.token_path}: set MA_HOME to the home of the platform that answers, or MA_TOKEN"]
 
 
 def _usage(error: Any) -> list[str]:

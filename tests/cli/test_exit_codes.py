@@ -114,6 +114,29 @@ def test_a_prediction_without_a_server_ends_with_3(config: Config, ma: Ma) -> No
 
 
 @pytest.mark.parametrize(
+    ("token", "kept", "said"),
+    [
+        ("", "", "there is no token in"),
+        ("", "the-token-of-another-platform", "the token is that of"),
+        ("the-token-of-another-platform", "", "the token is that of MA_TOKEN"),
+    ],
+)
+def test_a_refused_token_says_where_it_came_from(
+    api: Config, ma: Ma, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str, kept: str, said: str
+) -> None:
+    other = replace(api, home=tmp_path)
+    monkeypatch.setenv("MA_HOME", str(other.home))
+    monkeypatch.setenv("MA_TOKEN", token)
+    if kept:
+        other.run_path.mkdir()
+        other.token_path.write_text(kept)
+    ended = ma("get", "projects")
+    assert ended.code == exits.REFUSED
+    assert said in ended.err
+    assert token or f"{other.token_path}: set MA_HOME" in ended.err
+
+
+@pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (InvalidArgument("refused", violations=[FieldViolation("spec.tier", "too high")]), 1, "spec.tier: too high"),

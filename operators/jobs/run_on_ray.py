@@ -9,6 +9,7 @@ what Ray forwards to a driver may come after the driver has ended.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from operators.jobs.run import LOG, LONGEST_MESSAGE, begin, execute, failed, roo
 OWN_MIB = 1536
 """What Ray's own processes may use beside a step that has a limit of memory: they are its driver's children."""
 FORWARD_S = 0.5
+REACH_S = 10.0
+REFUSED = "InvalidAuthToken"
 
 
 def on_worker(spec: Mapping[str, Any], log: str) -> dict[str, Any]:
@@ -63,6 +66,21 @@ def lacking(resources: Mapping[str, float], there: Mapping[str, float]) -> str:
     return "; ".join(short)
 
 
+def unreached(address: str, error: BaseException) -> str:
+    """Return why a cluster of Ray could not be joined, and what to do.  address: empty for one of this machine."""
+    place = f"the cluster of Ray at {address}" if address else "the Ray of this machine"
+    if REFUSED in str(error) or REFUSED in str(error.__cause__):
+        return f"{place} wants a token: start the platform with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, see engines.md"
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{place} cannot be reached: {first.strip()}"
+
+
+def _knock(address: str) -> None:
+    """Return if something listens there; Ray would ask for ever.  Raises OSError."""
+    host, port = address.removeprefix("ray://").rsplit(":", 1)
+    socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+
+
 def main(folder: Path) -> int:
     """Reach or start Ray, run the program of the job in `folder` as a task."""
     spec = begin(folder)
@@ -89,11 +107,16 @@ def _on_ray(spec: Mapping[str, Any], folder: Path, address: str) -> dict[str, An
     if address and "named" in environment:
         told = "a cluster of Ray has no environments of a name: list its requirements"
         return failed("user", told, NotProvided(told), root)
-    ray.init(
-        address=address or "local",
-        log_to_driver=bool(address),
-        **_place(address, root, list(environment.get("requirements", ()))),
-    )
+    try:
+        if address:
+            _knock(address)
+        ray.init(
+            address=address or "local",
+            log_to_driver=bool(address),
+            **_place(address, root, list(environment.get("requirements", ()))),
+        )
+    except (OSError, ray.exceptions.RayError) as error:
+        return failed("system", unreached(address, error), error, root)
     running = None
     try:
         there = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -44,6 +44,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "print(found.address_info['gcs_address'], flush=True)\n"
         "sys.stdin.read()\n"
     )
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test" * 3}.items():
+        monkeypatch.setenv(name, value)
     environ = {**os.environ, "PYTHONPATH": f"{PROGRAMS}{os.pathsep}{Path.cwd()}"}
     with subprocess.Popen(
         [sys.executable, "-c", head], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
@@ -88,6 +90,27 @@ def test_a_step_runs_on_a_cluster_with_what_it_asks_for_and_is_killed_with_its_w
     while psutil.pid_exists(worker):
         assert time.monotonic() - began < soon(3), "the cluster's worker goes on"
         time.sleep(0.02)
+
+
+@pytest.mark.robustness
+@pytest.mark.parametrize(
+    ("without", "address", "said"),
+    [
+        ("RAY_AUTH_MODE", "", "wants a token: start the platform with RAY_AUTH_MODE=token"),
+        ("", "127.0.0.1:1", "the cluster of Ray at 127.0.0.1:1 cannot be reached: "),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_named_with_what_to_do(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch, without: str, address: str, said: str
+) -> None:
+    if without:
+        monkeypatch.delenv(without)
+    monkeypatch.setenv("MA_RAY_ADDRESS", address or cluster)
+    engine = RayEngine(tmp_path / "jobs")
+    run(engine, JobSpec("job", "echo", {}), 120)
+    found = engine.result("job")
+    assert (found.state, found.kind) == (JobState.FAILED, "system"), engine.log("job")
+    assert said in found.message
 
 
 @pytest.mark.robustness

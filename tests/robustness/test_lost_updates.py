@@ -19,6 +19,7 @@ from tests.robustness.results import told
 from tests.robustness.stores import KIND, PROJECT, Place
 
 COUNTER = "counter"
+REFUSED_S = 0.1
 
 
 class Calls:
@@ -36,7 +37,14 @@ class Calls:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=method.output_type._concrete_class.FromString,
         )
-        return await sent(method.input_type._concrete_class(**fields), timeout=30, metadata=self._metadata)
+        while True:
+            try:
+                return await sent(method.input_type._concrete_class(**fields), timeout=30, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                # Refused before it began: so many clients at once may be too many.
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            await asyncio.sleep(REFUSED_S)
 
     async def close(self) -> None:
         await self._channel.close()

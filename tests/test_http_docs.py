@@ -1,7 +1,6 @@
 """What docs/http.md shows works: its commands run, one after the other, against a server."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ import pytest
 from api.http import certificate
 from tests.api import kubectl_tool
 from tests.api.http_running import HttpServed
+from tests.pages import blocks_in
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "http.md").read_text()
 # The first block says where the user's own server is.
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1:]
+BLOCKS = blocks_in("sh", "docs/http.md")[1:]
 TOKEN = "docs-0123456789abcdef"
 
 

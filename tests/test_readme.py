@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.pages import ROOT, blocks
+
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks("README.md")
 SHELL = [line.split("#")[0].split() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 DAG = """
 import json

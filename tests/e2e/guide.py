@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.config import Config
-from tests.e2e.conftest import ROOT
+from tests.pages import ROOT, blocks
 
 PATIENCE_S = 600
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^# (\S+\.(?:py|yaml))$", re.MULTILINE)
 
 
@@ -21,8 +20,7 @@ class Guide:
     """A page of docs/.  blocks: its code in order, each with the language that it is in."""
 
     def __init__(self, name: str) -> None:
-        page = (ROOT / "docs" / name).read_text()
-        self.blocks: Sequence[tuple[str, str]] = _BLOCK.findall(page)
+        self.blocks: Sequence[tuple[str, str]] = blocks(f"docs/{name}")
 
     def begin_at(self, text: str) -> None:
         """Leave out the commands before the first that has this in it; files stay."""

@@ -20,9 +20,9 @@ from api.kinds import kinds
 from api.workflows import STEPS_TYPE, typed
 from tests.e2e.conftest import Ma
 from tests.e2e.flights_platform import ENDED, Flights, eventually
+from tests.pages import blocks_in
 
-ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "debugging.md").read_text()
+GUIDE = "docs/debugging.md"
 PROJECT = "failing"
 READY = pipeline_pb2.PIPELINE_STATE_READY
 USER, SYSTEM = wire.PIPELINE_RUN_EXCEPTION_TYPE_USER, wire.PIPELINE_RUN_EXCEPTION_TYPE_SYSTEM
@@ -245,8 +245,7 @@ def test_a_component_of_airflow_that_is_lost_is_the_platforms_trouble(failing: F
 
 def test_the_guide_holds(flights: Flights) -> None:
     """Every command of docs/debugging.md in order; `# exit N` says how one ends that does not succeed."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
-    commands = [line for block in blocks for line in block.splitlines() if line.strip()]
+    commands = [line for block in blocks_in("sh", GUIDE) for line in block.splitlines() if line.strip()]
     assert len(commands) >= 5
     said = ""
     for line in commands:
@@ -257,6 +256,7 @@ def test_the_guide_holds(flights: Flights) -> None:
         wanted = re.search(r"exit (\d+)", comment)
         assert ended.code == (int(wanted[1]) if wanted else 0), f"{line}\n{ended.out}\n{ended.err}"
         said += ended.out
-    shown = re.findall(r"^```text\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
-    for line in (line for block in shown for line in block.splitlines() if line.strip() and "…" not in line):
+    for line in (
+        line for block in blocks_in("text", GUIDE) for line in block.splitlines() if line.strip() and "…" not in line
+    ):
         assert line.rstrip() in said, f"{line!r} was not said:\n{said}"

@@ -13,8 +13,7 @@ import pytest
 import typer.main
 
 from api.cli.main import app
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.pages import blocks
 
 
 class Guide:
@@ -22,17 +21,16 @@ class Guide:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        page = (ROOT / "docs" / f"{name}.md").read_text()
-        blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-        written = [text for kind, text in blocks if kind in ("python", "yaml")]
+        shown_on = blocks(f"docs/{name}.md")
+        written = [text for kind, text in shown_on if kind in ("python", "yaml")]
         self.files = {text.splitlines()[0].removeprefix("# "): text for text in written}
         assert len(self.files) == len(written)
         self.local = [
             (command.splitlines()[0], shown if kind == "text" else "")
-            for (language, command), (kind, shown) in zip(blocks, [*blocks[1:], ("", "")], strict=True)
+            for (language, command), (kind, shown) in zip(shown_on, [*shown_on[1:], ("", "")], strict=True)
             if language == "sh" and command.startswith("ma pipeline test")
         ]
-        lines = [line.split("#")[0] for language, text in blocks if language == "sh" for line in text.splitlines()]
+        lines = [line.split("#")[0] for language, text in shown_on if language == "sh" for line in text.splitlines()]
         self.commands = [shlex.split(line) for line in lines if line.startswith("ma ")]
 
     def __str__(self) -> str:

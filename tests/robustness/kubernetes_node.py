@@ -7,6 +7,7 @@ lies in one folder, and is ended by process id.  Pods see this machine's Python 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ BRIDGE, SUBNET, GATEWAY = "ma-test0", "10.244.77.0/24", "10.244.77.1"
 NAME = "localhost"
 TOKEN = "token-of-the-test-node"
 START_S = 240.0
+TAKEN = Path(tempfile.gettempdir()) / "ma-kubernetes-node.lock"
 SOCKET = "containerd.sock"
 
 
@@ -314,11 +317,13 @@ def _image(tag: str, command: Sequence[str]) -> bytes:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Node]:
-    """Yield a node that is ended with the block, and with this process."""
+    """Yield a node that is ended with the block, and with this process.  A machine has one bridge: others wait."""
     node = Node(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        node.start()
-        yield node
-    finally:
-        node.stop()
+    with TAKEN.open("w") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()

@@ -172,6 +172,7 @@ def together(parts: list[Seen]) -> Seen:
 
 
 @pytest.mark.robustness
+@pytest.mark.alone
 def test_a_flood_is_answered_or_refused_and_harms_nobody_else(tmp_path: Path) -> None:
     server = with_tenants(tmp_path)
     with contextlib.ExitStack() as stack:

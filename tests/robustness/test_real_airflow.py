@@ -56,6 +56,7 @@ def status_of(connection: Connection, name: str) -> wire.PipelineRunStatus:
 
 
 @pytest.mark.robustness
+@pytest.mark.alone
 def test_a_server_that_dies_begins_each_run_of_a_real_airflow_once(tmp_path: Path, books: tuple[str, str]) -> None:
     kind, url = books
     began = time.monotonic()
@@ -107,6 +108,7 @@ class Seen:
 
 
 @pytest.mark.robustness
+@pytest.mark.alone
 def test_without_a_report_each_run_comes_to_its_end_within_two_looks(tmp_path: Path, books: tuple[str, str]) -> None:
     """Airflow's API server dies while they run, and is back after a while; its reports are lost all the time."""
     kind, url = books

@@ -29,6 +29,8 @@ PREFIX = "ce-"
 REQUIRED = ("id", "source", "type")
 # What is a field of an event here; all others are kept as its attributes.
 FIELDS = {"type": "name", "id": "key", "source": "source", "subject": "subject"}
+# Attributes of CloudEvents' own; an extension may be a number, or true or false.
+TEXTS = frozenset({"time", "dataschema", "datacontenttype", *FIELDS})
 # An extension of ours: the run in which it is published, as PROJECT/RUN.
 CAUSE = "macause"
 NO_ATTRIBUTES = frozenset({"specversion", "time", "data", "data_base64", CAUSE, *FIELDS})
@@ -128,6 +130,8 @@ def _request(project: str, attributes: Mapping[str, Any]) -> Any:
         if not NAME.match(name):
             told = "is no name of an attribute: lower-case letters and digits"
             found.append(FieldViolation(shown(name), told, reason="BAD_ATTRIBUTE"))
+        elif name in TEXTS and not isinstance(value, str):
+            found.append(FieldViolation(name, "is a text", reason="BAD_ATTRIBUTE"))
         elif isinstance(value, bool | int | str):
             texts[name] = str(value).lower() if isinstance(value, bool) else str(value)
         else:

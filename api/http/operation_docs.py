@@ -23,6 +23,11 @@ def _parameter(name: str, schema: Schema, description: str, where: str = "query"
     return {"name": name, "in": where, "schema": schema, "description": description, "required": where == "path"}
 
 
+def _or_null(schema: Schema) -> Schema:
+    """Return a schema that takes null too: CloudEvents' way to leave an attribute out."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
 PATH = {
     "namespace": _parameter("namespace", NAME, "The project.", "path"),
     "name": _parameter("name", NAME, "The object's name.", "path"),
@@ -143,14 +148,14 @@ SCHEMAS: dict[str, Schema] = {
             "id": NAME,
             "source": NAME,
             "type": NAME,
-            "subject": TEXT,
-            "time": {"type": "string", "format": "date-time"},
-            "dataschema": NAME,
-            "datacontenttype": TEXT,
+            "subject": _or_null(TEXT),
+            "time": _or_null({"type": "string", "format": "date-time"}),
+            "dataschema": _or_null(NAME),
+            "datacontenttype": _or_null(TEXT),
             "data": {},
         },
         "required": ["specversion", "id", "source", "type"],
-        "additionalProperties": {"type": ["string", "boolean", "integer"]},
+        "additionalProperties": {"type": ["string", "boolean", "integer", "null"]},
     },
     "Success": {
         "type": "object",

@@ -51,6 +51,14 @@ def published(server: HttpServed, project: str, answer: Any) -> dict[str, Any]:
     return found
 
 
+def test_null_leaves_an_attribute_out(server: HttpServed, project: str) -> None:
+    unset = dict.fromkeys(("subject", "time", "dataschema", "datacontenttype", "region"))
+    answer = server.send("POST", path_of(project), WHOLE | unset, headers=STRUCTURED)
+    spec = published(server, project, answer)["spec"]
+    assert "subject" not in spec
+    assert spec["attributes"] == {"sequence": "7", "urgent": "true"}
+
+
 def test_structured_mode_keeps_every_attribute(server: HttpServed, project: str) -> None:
     answer = server.send("POST", path_of(project), WHOLE, headers=STRUCTURED)
     found = published(server, project, answer)
@@ -113,6 +121,7 @@ BINARY = {f"ce-{name}": str(WHOLE[name]) for name in ("specversion", "type", "so
         ({"time": "yesterday"}, STRUCTURED, (400, "BAD_TIME", ["time"])),
         ({"Region": "eu"}, STRUCTURED, (400, "BAD_ATTRIBUTE", ["Region"])),
         ({"region": {"a": 1}}, STRUCTURED, (400, "BAD_ATTRIBUTE", ["region"])),
+        ({"id": 7, "dataschema": True}, STRUCTURED, (400, "BAD_ATTRIBUTE", ["id", "dataschema"])),
         ({"data": "x" * 50_000}, STRUCTURED, (413, "TOO_LARGE", ["data"])),
         ({"macause": "no-such-run"}, STRUCTURED, (400, "UNKNOWN_REFERENCE", ["cause"])),
         (

@@ -3,50 +3,23 @@
 `MA_SCREENSHOTS=docs/images` also writes the pictures of the documentation.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.browsing import browser, opened, shoot
 from tests.e2e.flights_platform import PROJECT, Flights, eventually
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"width": 1440, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium of this machine."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no Chromium on this machine")
-        pytest.skip("there is no Chromium on this machine")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+__all__ = ["browser"]
 
 
 @pytest.fixture
 def page(browser: Browser, flights: Flights) -> Iterator[Page]:
-    """A page whose faults fail the test."""
-    opened = browser.new_page(viewport=SIZE, base_url=flights.config.airflow_url)  # type: ignore[arg-type]
-    opened.set_default_timeout(30_000)
-    yield opened
-    opened.close()
-
-
-def shoot(page: Page, name: str) -> None:
-    """Write a picture if the documentation is being made."""
-    folder = os.environ.get("MA_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(1500)
-        page.screenshot(path=Path(folder) / f"{name}.png")
+    """A page of Airflow's."""
+    with opened(browser, flights.config) as page:
+        yield page
 
 
 def test_the_pipeline_is_a_dag_with_its_tags(page: Page, flights: Flights) -> None:

@@ -12,14 +12,15 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from api.client import Client
+from api.gen.michelangelo.api.v2 import pipeline_pb2
+from tests.e2e.browsing import browser, opened, shoot
 from tests.e2e.conftest import ROOT, Ma
+from tests.e2e.flights_platform import eventually
 from tests.e2e.guide import Guide
-from tests.e2e.test_airflow_ui import SIZE, browser, shoot
 
 __all__ = ["browser"]
 pytestmark = pytest.mark.robustness
 PATIENCE_S = 900
-SHOWN_MS = 60_000
 SUBSCRIPTION = """\
 apiVersion: michelangelo.platform/v1
 kind: Subscription
@@ -36,10 +37,15 @@ spec:
 @pytest.fixture
 def page(browser: Browser, ma: Ma) -> Iterator[Page]:
     """A page of Airflow's."""
-    opened = browser.new_page(viewport=SIZE, base_url=ma.config.airflow_url)  # type: ignore[arg-type]
-    opened.set_default_timeout(120_000)
-    yield opened
-    opened.close()
+    with opened(browser, ma.config) as page:
+        yield page
+
+
+def shown(ma: Ma, project: str, name: str) -> None:
+    """Wait until Airflow has the DAG of a pipeline: a page that is opened before says that there is none, for good."""
+    ready = pipeline_pb2.PIPELINE_STATE_READY
+    with Client.of(ma.config) as api:
+        eventually(lambda: api.get("Pipeline", project, name).status.state == ready, name, timeout_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,7 @@ def bakery(ma: Ma, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in (("apply", "-f", f"{folder}/project.yaml"), ("pipeline", "apply", "-f", f"{folder}/demand.yaml")):
         ended = ma(*words, timeout_s=PATIENCE_S)
         assert ended.code == 0, ended.err
+    shown(ma, "bakery", "demand")
     return folder
 
 
@@ -60,6 +67,7 @@ def sweep(ma: Ma) -> None:
         file = "project.yaml" if words[0] == "apply" else "sweep/pipeline.yaml"
         ended = ma(*words, str(ROOT / "examples" / "authored" / file), timeout_s=PATIENCE_S)
         assert ended.code == 0, ended.err
+    shown(ma, "authored", "sweep")
 
 
 def ran(ma: Ma, project: str, pipeline: str, name: str, *settings: str) -> str:
@@ -73,7 +81,7 @@ def ran(ma: Ma, project: str, pipeline: str, name: str, *settings: str) -> str:
 
 def test_the_form_asks_in_the_order_of_the_signature_and_says_what_for(ma: Ma, page: Page, bakery: Path) -> None:
     page.goto("/dags/bakery.demand")
-    expect(page.get_by_text("weekdays").first).to_be_visible(timeout=SHOWN_MS)
+    expect(page.get_by_text("weekdays").first).to_be_visible()
     page.get_by_role("button", name="Trigger").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("how many of the last days are kept for the test")).to_be_visible()
@@ -85,7 +93,7 @@ def test_the_form_asks_in_the_order_of_the_signature_and_says_what_for(ma: Ma, p
 def test_a_failure_shows_its_line(ma: Ma, page: Page, bakery: Path) -> None:
     run = ran(ma, "bakery", "demand", "pages-failed", "days=-1")
     page.goto(f"{run}/tasks/sales")
-    expect(page.get_by_text("out of bounds").first).to_be_visible(timeout=SHOWN_MS)
+    expect(page.get_by_text("out of bounds").first).to_be_visible()
     expect(page.get_by_text("demand.py").first).to_be_visible()
 
 
@@ -107,4 +115,4 @@ def test_events_are_assets_with_who_waits_for_them(ma: Ma, page: Page, sweep: No
     expect(page.get_by_text("authored/weather.loaded").first).to_be_visible()
     page.get_by_text("authored/weather.loaded").first.click()
     page.get_by_role("button", name="1 Task").last.click()
-    expect(page.get_by_text("when-both").first).to_be_visible(timeout=SHOWN_MS)
+    expect(page.get_by_text("when-both").first).to_be_visible()

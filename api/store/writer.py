@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -143,8 +143,7 @@ class Writer:
             self._waiting.append(job)
             begin, self._busy = not self._busy, True
         if begin:
-            # Not by the loop, which would be woken once more: nobody waits for the end of the run.
-            self._thread.submit(self._run).add_done_callback(_ended)
+            loop.run_in_executor(self._thread, self._run)
         result: T = await job.future
         return result
 
@@ -246,11 +245,6 @@ class Writer:
             more = False
         if not more:
             self._tidied = self.revision // TIDY_EVERY
-
-
-def _ended(run: Future[None]) -> None:
-    if (error := run.exception()) is not None:
-        log.error("the writer of the store failed", exc_info=error)
 
 
 def _answer(jobs: Sequence[Job[Any]]) -> None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 SLOWER = 5.0
 
 
 def soon(promised_s: float) -> float:
     """Return the limit for what takes at most `promised_s` seconds on an idle machine."""
     return SLOWER * promised_s
+
+
+def under_way() -> str:
+    """Return where every task of the event loop stands, for a test that waited in vain."""
+    lines = []
+    for task in asyncio.all_tasks():
+        at = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack()]
+        lines.append(f"{task.get_coro()}: {' '.join(at)}")
+    return "\n".join(sorted(lines))

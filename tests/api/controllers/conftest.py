@@ -31,6 +31,7 @@ from api.resources import Resources
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
 from api.workflows import TEMPLATE_TYPE, typed
+from tests.patience import under_way
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.fakes.backend import FakeBackend
 
@@ -125,7 +126,7 @@ class World:
             found = await self.resources.find(Key(kind, "flights", name))
             if found is not None and holds(found):
                 return found
-            assert time.monotonic() < deadline, f"still {found}"
+            assert time.monotonic() < deadline, f"still {found}\n{under_way()}"
             await asyncio.sleep(0.01)
 
     async def until_gone(self, kind: str, name: str, timeout_s: float = 8.0) -> None:

@@ -21,7 +21,7 @@ from api.http.app import Application
 from api.kinds import kinds
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
-from tests.patience import soon
+from tests.patience import soon, under_way
 from tests.robustness.fakes.airflow import FakeAirflow
 
 
@@ -41,15 +41,6 @@ async def serving(app: Application) -> AsyncIterator[int]:
         server.should_exit = True
         await task
         listener.close()
-
-
-def under_way() -> str:
-    """Return where every task of the event loop stands, for a test that waited in vain."""
-    lines = []
-    for task in asyncio.all_tasks():
-        at = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack()]
-        lines.append(f"{task.get_coro()}: {' '.join(at)}")
-    return "\n".join(sorted(lines))
 
 
 class Platform:

@@ -5,8 +5,10 @@ python -m tests.robustness.results results.jsonl > docs/robustness.md
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ PAGE = Path(__file__).with_name("page.md")
 
 @dataclass(frozen=True)
 class Result:
-    """What one test showed: `failed` of `trials` independent trials broke the promise."""
+    """What one test showed: `failed` of `trials` independent trials broke the promise.  `commit`: of the code."""
 
     guarantee: str
     promise: str
@@ -26,6 +28,7 @@ class Result:
     failed: int
     figures: str
     test: str
+    commit: str = ""
 
 
 def bound(trials: int, failed: int) -> str:
@@ -36,10 +39,18 @@ def bound(trials: int, failed: int) -> str:
     return f"< {100 * 3 / trials:.2g} %"
 
 
+@functools.cache
+def commit() -> str:
+    """Return the commit that is looked at, with a + if files differ from it; "" outside of a clone."""
+    asked = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(asked, cwd=PAGE.parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
 def told(guarantee: str, promise: str, *, trials: int, failed: int = 0, store: str = "", figures: str = "") -> None:
     """Print a result, and append it to the file that MA_ROBUSTNESS_RESULTS names."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-    result = Result(guarantee, promise, store, trials, failed, figures, test)
+    result = Result(guarantee, promise, store, trials, failed, figures, test, commit())
     line = json.dumps(asdict(result))
     print(line)
     if path := os.environ.get(VARIABLE):
@@ -50,14 +61,14 @@ def told(guarantee: str, promise: str, *, trials: int, failed: int = 0, store: s
 def table(results: list[Result]) -> str:
     """Return the rows of the page, one a result, in the order of the guarantees."""
     rows = [
-        "| | promise | store | trials | failed | 95 % bound | figures | test |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | promise | store | trials | failed | 95 % bound | figures | test | commit |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in sorted(results, key=lambda one: (int(one.guarantee[1:]), one.promise, one.store)):
         test = one.test.removeprefix("tests/robustness/")
         rows.append(
             f"| {one.guarantee} | {one.promise} | {one.store} | {one.trials:,} | {one.failed} "
-            f"| {bound(one.trials, one.failed)} | {one.figures} | `{test}` |"
+            f"| {bound(one.trials, one.failed)} | {one.figures} | `{test}` | {one.commit} |"
         )
     return "\n".join(rows)
 

@@ -6,6 +6,9 @@ import asyncio
 from pathlib import Path
 
 SLOWER = 5.0
+# For what comes in the end and has no promised time: a machine with three times as many processes as cores, whose disk
+# others use too, may stand still for seconds.
+PATIENCE_S = 60.0
 
 
 def soon(promised_s: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 from api.events import Limits
 from api.http import watch
 from tests.api.http_running import ROOT, HttpServed
+from tests.patience import PATIENCE_S
 
 SPEC = {"manifest": {"filePath": "train_and_deploy"}}
 TABLE = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
@@ -135,7 +136,7 @@ def test_bookmarks_tell_how_far_it_is(server: HttpServed, pipelines: str) -> Non
     with watching(server, pipelines, "&allowWatchBookmarks=true") as lines:
         create(server, f"{ROOT}/namespaces/{server.project()}/pipelines", "elsewhere")
         version = server.done("GET", pipelines)["metadata"]["resourceVersion"]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             event = json.loads(next(lines._lines))
             assert (event["type"], event["object"]["kind"]) == ("BOOKMARK", "Pipeline")
@@ -174,7 +175,7 @@ def test_a_watch_that_nobody_listens_to_is_closed(server: HttpServed, pipelines:
     for _ in range(60):
         with watching(server, pipelines):
             pass
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while server.hub._watches and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not server.hub._watches

@@ -14,6 +14,7 @@ import pytest
 from tests.api import kubectl_tool
 from tests.api.http_running import HttpServed
 from tests.api.kubectl_tool import Kubectl
+from tests.patience import PATIENCE_S
 
 DOCUMENTS = """\
 apiVersion: michelangelo.api/v2
@@ -195,7 +196,7 @@ def test_watch_shows_each_change(kubectl: Kubectl, shop: str, server: HttpServed
 
     def shown(line: str) -> None:
         with seen:
-            assert seen.wait_for(lambda: line in lines, 10), lines
+            assert seen.wait_for(lambda: line in lines, PATIENCE_S), lines
 
     shown("ADDED one train")
     run = server.get("PipelineRun", shop, "one")

@@ -17,6 +17,7 @@ from api.resources import Resources
 from api.store.base import Change, ChangeType, Request, Trail, Write
 from api.store.sqlite import SqliteStore
 from api.store.writer import TIDY_EVERY
+from tests.patience import PATIENCE_S
 
 WINDOW = 10
 
@@ -43,14 +44,14 @@ def kept(path: Path) -> list[int]:
 
 async def forgotten(path: Path, newest: int) -> None:
     """Wait until only the window up to `newest` is kept: it is tidied when the write has been answered."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while kept(path) != list(range(newest - WINDOW + 1, newest + 1)):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
 
 async def read(resources: Resources, since: int, count: int) -> list[Change]:
     found: list[Change] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         async for change in resources.watch(None, since):
             found.append(change)
             if len(found) == count:
@@ -99,7 +100,7 @@ async def test_a_watcher_of_some_kinds_hears_each_of_their_changes_once_and_in_o
 
     listening = asyncio.create_task(listen())
     await asyncio.gather(*(life(resources, number) for number in range(20)))
-    await asyncio.wait_for(complete.wait(), 5)
+    await asyncio.wait_for(complete.wait(), PATIENCE_S)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
     revisions = [change.revision for change in heard]
@@ -130,7 +131,7 @@ async def test_answers_are_remembered_for_two_days(tmp_path: Path) -> None:
             db.execute("UPDATE request SET time = ? WHERE id = ?", (time.time() - hours * 3600, request.id))
         db.commit()
     await reach(resources, TIDY_EVERY)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await store.remembered(old, "ModelFamily") is not None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     assert await store.remembered(young, "ModelFamily") is not None

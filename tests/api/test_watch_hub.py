@@ -22,6 +22,7 @@ from api.selection import Selection
 from api.store.base import Change, ChangeType, Key, Store, Write
 from api.store.sqlite import SqliteStore
 from api.watch import Watch
+from tests.patience import PATIENCE_S
 
 KIND = "ModelFamily"
 EVERYTHING = Selection.of({KIND: None})
@@ -47,7 +48,7 @@ async def write(store: Store, count: int, description: str = "") -> int:
 async def until(watch: Watch, revision: int) -> list[int]:
     """Return the revisions that a watch hands out, up to one."""
     found: list[int] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         async for events in watch:
             found += [event.revision for event in events if event.type is not EventType.BOOKMARK]
             if events[-1].revision >= revision:
@@ -155,7 +156,7 @@ async def test_what_is_no_longer_kept_is_refused_before_the_watch_opens(tmp_path
         last = await store.revision()
         # What is beyond the window is forgotten beside the writes.
         refused: Expired | None = None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while refused is None:
                 try:
                     await (await hub.watch(EVERYTHING, 1)).close()
@@ -222,7 +223,7 @@ async def test_a_delivery_that_hangs_ends_with_the_watch(store: SqliteStore) -> 
         await pulling
         await write(store, 10)
         with pytest.raises(ResourceExhausted):
-            await asyncio.wait_for(hanging, 5)
+            await asyncio.wait_for(hanging, PATIENCE_S)
         assert not hanging.cancelled()
         with pytest.raises(ResourceExhausted):
             await watch.deliver(asyncio.sleep(0))
@@ -254,9 +255,9 @@ async def test_a_hub_that_lost_its_place_ends_its_watches(store: SqliteStore) ->
         log.failures.append(Expired("compacted"))
         await write(store, 1)
         with pytest.raises(Unavailable) as error:
-            await asyncio.wait_for(anext(watch), 5)
+            await asyncio.wait_for(anext(watch), PATIENCE_S)
         assert "the last version sent is 2:" in error.value.message
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             async with await hub.watch(EVERYTHING, 2) as again:
                 assert await until(again, 3) == [3]
 

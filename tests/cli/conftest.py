@@ -13,6 +13,7 @@ from api.cli.main import main
 from api.cli.platform import probes
 from api.config import Config
 from tests.free_ports import free_ports
+from tests.patience import PATIENCE_S
 
 Ma = Callable[..., "Ended"]
 
@@ -76,7 +77,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     with (made.home / "api.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "api.server"], env=made.environ(), stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while probes.fetch(made.api_http_port, "/readyz")[0] != 200:
             assert process.poll() is None, (made.home / "api.log").read_text()
             assert time.monotonic() < deadline

@@ -18,6 +18,7 @@ from api.cli.platform import components, record, sessions, supervisor
 from api.cli.platform.components import Component
 from api.cli.platform.supervisor import Supervisor
 from api.config import AuthConfig, Config, TlsConfig, load
+from tests.patience import PATIENCE_S
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -40,7 +41,7 @@ class Stage:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if condition():
                 return

@@ -15,6 +15,7 @@ import pytest
 
 from api.cli.platform import preflight, record, sessions
 from api.config import Config, load
+from tests.patience import PATIENCE_S
 
 DUMMY = Path(__file__).with_name("dummy_platform.py")
 
@@ -41,7 +42,7 @@ class Platforms:
     def up(self, **programs: str) -> subprocess.Popen[str]:
         """Return when the platform is ready."""
         process = self.begin("up", **programs)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while (known := record.read(self.config.run_path)) is None or not (
             known.phase == "ready" and known.supervisor.pid == process.pid
         ):
@@ -219,7 +220,7 @@ def test_folders_and_secrets_are_open_to_their_owner_alone(platforms: Platforms)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

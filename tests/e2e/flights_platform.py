@@ -54,7 +54,7 @@ class Flights:
             timeout_s=timeout_s,
         )
 
-    def until_step(self, name: str, step: str, *, timeout_s: float = 90) -> None:
+    def until_step(self, name: str, step: str, *, timeout_s: float = 180) -> None:
         """Wait until a step of a run works."""
         running = pipeline_run_pb2.PIPELINE_RUN_STEP_STATE_RUNNING
 

@@ -185,10 +185,11 @@ def test_a_run_that_the_gate_stops_says_why_and_registers_nothing(flights: Fligh
 
 
 def test_killing_a_run_stops_its_work(flights: Flights) -> None:
-    name = "to-be-killed"
-    ended = flights.ma("pipeline", "run", "train", "-n", PROJECT, "--name", name)
+    name, endless = "to-be-killed", {"num_iterations": 100_000_000, "early_stopping_round": 0}
+    given = ["--set", "sample_fraction=0.05", "--set", f"hyperparameters={json.dumps(endless)}"]
+    ended = flights.ma("pipeline", "run", "train", "-n", PROJECT, "--name", name, *given)
     assert ended.code == 0, ended.err
-    flights.until_step(name, "prepare_dataset")
+    flights.until_step(name, "train")
     assert flights.ma("pipeline-run", "kill", name, "-n", PROJECT).code == 0
     assert flights.until_ended(name, timeout_s=90).status.state == pipeline_run_pb2.PIPELINE_RUN_STATE_KILLED
     from tests.e2e.conftest import processes_of

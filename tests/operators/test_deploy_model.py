@@ -24,6 +24,7 @@ from operators.templates import params
 from operators.triggers import RolloutTrigger
 from tests.api.controllers.conftest import World
 from tests.operators.airflow_here import Run
+from tests.patience import PATIENCE_S
 
 
 def stage(deployment: str = "late", model: str = "one") -> Run:
@@ -38,7 +39,7 @@ def stage(deployment: str = "late", model: str = "one") -> Run:
 
 async def fired(waiting: TaskDeferred) -> Any:
     _, arguments = waiting.trigger.serialize()
-    return (await asyncio.wait_for(anext(aiter(RolloutTrigger(**arguments).run())), 20)).payload
+    return (await asyncio.wait_for(anext(aiter(RolloutTrigger(**arguments).run())), PATIENCE_S)).payload
 
 
 async def deferred(run: Run) -> TaskDeferred:

@@ -19,6 +19,7 @@ from operators.engines.base import JobSpec, JobState
 from operators.job import JobFailed, JobOperator, job_id, run_of
 from operators.triggers import JobTrigger
 from tests.operators.airflow_here import Run
+from tests.patience import PATIENCE_S
 
 
 class EchoOperator(JobOperator):
@@ -67,7 +68,7 @@ async def fired(waiting: TaskDeferred) -> Any:
     path, arguments = waiting.trigger.serialize()
     assert path == "operators.triggers.JobTrigger"
     trigger = JobTrigger(**json.loads(json.dumps(arguments)))
-    return (await asyncio.wait_for(anext(aiter(trigger.run())), 30)).payload
+    return (await asyncio.wait_for(anext(aiter(trigger.run())), PATIENCE_S)).payload
 
 
 def ran(home: Path) -> int:
@@ -76,7 +77,7 @@ def ran(home: Path) -> int:
 
 
 def appears(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

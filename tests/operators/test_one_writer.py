@@ -10,6 +10,7 @@ from airflow.configuration import conf
 
 from operators import one_writer
 from operators.one_writer import OneWriterMiddleware
+from tests.patience import PATIENCE_S
 
 START = {"type": "http.response.start", "status": 200}
 
@@ -46,7 +47,7 @@ class App:
 
     async def holds(self, count: int) -> None:
         """Wait until so many requests are inside."""
-        async with asyncio.timeout(5), self.entered:
+        async with asyncio.timeout(PATIENCE_S), self.entered:
             await self.entered.wait_for(lambda: self.inside == count)
 
 
@@ -139,7 +140,7 @@ async def test_a_request_that_fails_or_is_given_up_ends_its_turn(app: App, takin
     with pytest.raises(RuntimeError, match="halfway"):
         await failing
     app.go.release()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, PATIENCE_S)
     assert app.bodies == [b"", b"last"]
 
 

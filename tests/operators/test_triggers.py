@@ -16,6 +16,7 @@ from operators.engines import engine
 from operators.engines.base import JobSpec, JobState
 from operators.hooks import michelangelo
 from operators.triggers import JobTrigger, RolloutTrigger
+from tests.patience import PATIENCE_S
 
 EVERY = [
     JobTrigger(engine="local", job_id="train-1"),
@@ -30,7 +31,7 @@ def submitted(home: Path, job_id: str = "job", **args: Any) -> JobTrigger:
 
 
 async def first(trigger: BaseTrigger) -> Any:
-    return (await asyncio.wait_for(anext(aiter(trigger.run())), 20)).payload
+    return (await asyncio.wait_for(anext(aiter(trigger.run())), PATIENCE_S)).payload
 
 
 @pytest.mark.parametrize("trigger", EVERY, ids=lambda trigger: type(trigger).__name__)
@@ -79,7 +80,7 @@ async def test_a_person_who_kills_the_task_stops_the_job(home: Path) -> None:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

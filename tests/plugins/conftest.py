@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tests.operators.airflow_here  # noqa: F401  # before anything else imports Airflow
+from tests.patience import PATIENCE_S
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins" / "michelangelo_plugin.py"
 
@@ -50,7 +51,7 @@ class Ear:
 
 
 def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

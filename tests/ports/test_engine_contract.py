@@ -20,6 +20,7 @@ from api.engine_settings import unconfigured
 from operators.engines import ENGINES
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.engines.local import MOST_LOG_BYTES, LocalEngine
+from tests.patience import PATIENCE_S
 
 PROGRAMS = Path(__file__).with_name("engine_programs")
 LONGEST_S = 120.0
@@ -313,10 +314,10 @@ async def test_waiting_does_not_hold_up_the_loop(place: Place) -> None:
     assert longest < 0.15
     assert not any(task.done() for task in waiting)
     place.finish("two")
-    assert (await asyncio.wait_for(waiting[1], 10)).state is JobState.SUCCEEDED
+    assert (await asyncio.wait_for(waiting[1], PATIENCE_S)).state is JobState.SUCCEEDED
     assert not waiting[0].done()
     os.kill(place.pids("one")[0], signal.SIGKILL)
-    assert (await asyncio.wait_for(waiting[0], 10)).state is JobState.LOST
+    assert (await asyncio.wait_for(waiting[0], PATIENCE_S)).state is JobState.LOST
 
 
 async def test_a_wait_that_is_given_up_leaves_the_job_alone(place: Place) -> None:

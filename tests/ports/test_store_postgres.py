@@ -18,7 +18,7 @@ from api.store import schema
 from api.store.base import Key, Query, Trail, Write
 from api.store.open import open_store
 from api.store.postgres import PostgresStore
-from tests.patience import soon
+from tests.patience import PATIENCE_S, soon
 from tests.ports.stores import KIND, create, entry, heard, key, names, resource
 from tests.servers import PostgresServer, postgres_server
 
@@ -288,7 +288,7 @@ async def test_writes_go_on_when_a_server_comes_back_and_none_that_was_answered_
     before = len(answered)
     await asyncio.sleep(0.3)
     await asyncio.to_thread(other.start)
-    await asyncio.wait_for(writing, 30)
+    await asyncio.wait_for(writing, PATIENCE_S)
     assert before
     assert len(answered) > before
     assert set(refused) <= {"STORE_UNAVAILABLE", "STORE_OUTCOME_UNKNOWN"}
@@ -312,7 +312,7 @@ async def test_a_watcher_hears_on_after_the_server_was_away(other: PostgresServe
     await asyncio.to_thread(other.start)
     writer = PostgresStore(store._address)
     await create(writer, resource("after"))
-    assert (await asyncio.wait_for(following, 15)).key.name == "after"
+    assert (await asyncio.wait_for(following, PATIENCE_S)).key.name == "after"
     await watching.aclose()
     for one in (store, writer):
         await one.close()

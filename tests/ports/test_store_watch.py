@@ -12,6 +12,7 @@ import pytest
 from api.errors import ApiError, Expired
 from api.store.base import Change, ChangeType, Preconditions, Query, Store, Write
 from api.store.writer import TIDY_EVERY
+from tests.patience import PATIENCE_S
 from tests.ports.stores import KIND, Place, create, heard, key, listening, resource, until
 
 ANY = Preconditions()
@@ -120,7 +121,7 @@ async def test_who_asks_for_what_is_no_longer_kept_is_told_at_once(place: Place)
             await asyncio.sleep(0.01)
 
     with pytest.raises(Expired):
-        await asyncio.wait_for(forgotten(), 10)
+        await asyncio.wait_for(forgotten(), PATIENCE_S)
     assert len(await heard(store, newest - 10, 10)) == 10
     with pytest.raises(Expired):
         await heard(store, 0, 1)

@@ -40,6 +40,7 @@ from api.server import grpc_server
 from api.store.sqlite import SqliteStore
 from api.uploads import Uploads
 from tests.api.running import Refusal, read, request_of
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -230,7 +231,7 @@ def outcome(call: Callable[..., object], *given: Any, **more: Any) -> str:
     return "OK"
 
 
-def eventually(look: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+def eventually(look: Callable[[], object], *, timeout_s: float = PATIENCE_S) -> None:
     """Return as soon as `look` holds."""
     deadline = time.monotonic() + timeout_s
     while not look():

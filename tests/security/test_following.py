@@ -16,6 +16,7 @@ from api.kinds import kinds
 from api.resources import Resources
 from api.store.base import Change
 from api.store.sqlite import SqliteStore
+from tests.patience import PATIENCE_S
 from tests.security.objects import smallest
 
 ALICE = Call(principal=Principal("alice"))
@@ -55,7 +56,7 @@ def bound(name: str) -> Any:
 
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         # What is waited for happens in another task, which tells nobody.
         while not await look():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

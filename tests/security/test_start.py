@@ -22,6 +22,7 @@ from api.cli.platform import probes
 from api.client import Client
 from api.config import Config, ConfigurationError, load
 from tests.free_ports import free_ports
+from tests.patience import PATIENCE_S
 from tests.security.certificates import Authority
 
 BAD_CONFIGURATION = 78
@@ -73,7 +74,7 @@ class Started:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "api.server"], env=environ, stdout=log, stderr=log)
         self.config: Config = load(environ)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not self._ready():
             assert self.process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from api.config import Config
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-of-the-tests"
@@ -102,7 +103,7 @@ class Server:
 
     def settle(self, name: str = ID) -> Any:
         """Wait until a rollout has ended; return the state."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while (found := self.state(name))["state"] == "LOADING":
             assert time.monotonic() < deadline, found
             time.sleep(0.01)
@@ -153,7 +154,7 @@ def running(home: Path, *, program: Sequence[str] = PROGRAM, api_http_port: int 
             )
         server = Server(config, process, log)
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while True:
                 with contextlib.suppress(OSError):
                     if server.call("GET", "/v2/health/ready").status == 200:

@@ -9,12 +9,13 @@ from api.backends.base import Observed, Target
 from api.backends.local import LocalBackend
 from api.cli import predict
 from api.cli.exits import Failure
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import Stage
 from tests.serving.running import AT, FLIGHT, ID, TOKEN, Server
 
 
 async def settled(backend: LocalBackend) -> Observed:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await backend.observe(ID)
             assert found is not None

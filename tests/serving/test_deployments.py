@@ -9,6 +9,7 @@ import pytest
 from api.errors import Conflict
 from operators.features.artifact import ArtifactError
 from serving.deployments import Deployment, Deployments, Target
+from tests.patience import PATIENCE_S
 
 
 class Loads:
@@ -35,7 +36,7 @@ class Loads:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.001)
 

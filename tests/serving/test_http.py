@@ -12,7 +12,7 @@ import pytest
 from serving.connections import Connections
 from serving.http import Request, Response, answer
 from serving.protocol import MOST_BODY_BYTES, Connection
-from tests.patience import soon
+from tests.patience import PATIENCE_S, soon
 from tests.serving.running import ID, Server, request
 
 
@@ -183,7 +183,7 @@ async def test_a_request_that_never_ends_is_cut() -> None:
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /v2 HTTP/1.1\r\nX-Slow: ")
-        found = await asyncio.wait_for(reader.read(), 5)
+        found = await asyncio.wait_for(reader.read(), PATIENCE_S)
         assert found.startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - began < soon(2)
         writer.close()
@@ -195,9 +195,9 @@ async def test_a_client_that_says_nothing_is_cut_and_one_that_has_asked_may_wait
         asking, second = await asyncio.open_connection("127.0.0.1", port)
         second.write(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in await asking.read(4096)
-        assert (await asyncio.wait_for(silent.read(), 5)).startswith(b"HTTP/1.1 408 ")
+        assert (await asyncio.wait_for(silent.read(), PATIENCE_S)).startswith(b"HTTP/1.1 408 ")
         second.write(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200 OK" in await asyncio.wait_for(asking.read(4096), 5)
+        assert b"200 OK" in await asyncio.wait_for(asking.read(4096), PATIENCE_S)
         first.close()
         second.close()
 
@@ -207,7 +207,7 @@ async def test_a_client_that_stays_idle_is_let_go() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in await reader.read(4096)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         writer.close()
 
 
@@ -216,7 +216,7 @@ async def test_a_client_that_never_reads_is_let_go() -> None:
     async with listening(connections, lambda _: Response(200, b"x" * 2**20)) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not connections._open:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.01)
             while connections._open:  # noqa: ASYNC110

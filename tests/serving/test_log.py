@@ -14,6 +14,7 @@ import pytest
 from serving.log import PredictionLog, Record, Schema
 from serving.online_store import Value
 from serving.parquet import INSTANT, table
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import Stage
 from tests.serving.running import ID, Server, request
 from tests.serving.store import FEATURES
@@ -34,7 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def settled(folder: Path, count: int) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while len(found := rows_of(folder)) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     return found

@@ -10,6 +10,7 @@ import pytest
 
 from api.admission import is_name
 from api.errors import FailedPrecondition, InvalidArgument
+from tests.patience import PATIENCE_S
 
 ADOPTED = "michelangelo.airflow/adopted-run"
 
@@ -40,7 +41,7 @@ async def adopted(world: Any) -> set[str]:
 
 
 async def until_adopted(world: Any, run_id: str) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while run_id not in await adopted(world):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ from api.http.app import Application
 from api.kinds import kinds
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
-from tests.patience import soon, under_way
+from tests.patience import PATIENCE_S, soon, under_way
 from tests.robustness.fakes.airflow import FakeAirflow
 
 
@@ -55,7 +55,7 @@ class Platform:
         assert answer.status_code == 202
 
     async def until(self, kind: str, name: str, holds: Any) -> Any:
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             found = await self.plane.resources.find(Key(kind, "flights", name))
             if found is not None and holds(found):
@@ -138,7 +138,7 @@ async def test_lost_reports_are_healed_by_the_look_at_recent_runs(
     monkeypatch.setattr("api.controllers.adoption.RESYNC_S", 0.05)
     assert platform.plane._adopter is not None
     resync = asyncio.create_task(platform.plane._adopter.resync())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not (await platform.plane.resources.list("PipelineRun")).items:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from api.errors import FailedPrecondition, InvalidArgument
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key, Query
-from tests.patience import soon
+from tests.patience import PATIENCE_S, soon
 from tests.robustness.fakes.airflow import FakeRun, FakeTask
 
 PENDING, RUNNING, SUCCEEDED, KILLED, FAILED = (
@@ -145,7 +145,7 @@ async def test_a_dag_run_that_began_after_its_pipeline_run_was_deleted_is_stoppe
     await world.until_gone("PipelineRun", "one")
     # The request of a frozen leader, or of a slow network.
     late = world.airflow.begin("flights.train", dag_run.run_id, dag_run.conf)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while late.state != "failed":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

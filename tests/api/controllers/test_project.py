@@ -94,7 +94,7 @@ async def test_a_deleted_project_waits_until_all_in_it_is_undone(world: Any) -> 
     await world.until_gone("Pipeline", "train")
     assert await world.resources.find(Key("Project", "flights", "flights")) is not None, "a deployment still answers"
     world.backend.down = False
-    await world.until_gone("Project", "flights", timeout_s=20)
+    await world.until_gone("Project", "flights")
     assert dag_run.state == "failed"
     assert await world.backend.observe("flights.late") is None
     assert not [item for kind in kinds() for item in (await world.resources.list(kind)).items]

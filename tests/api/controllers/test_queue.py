@@ -13,6 +13,7 @@ import pytest
 
 from api.controllers.queue import LONGEST_BACKOFF_S, RETRIES_PER_S, RETRY_BURST, SHARE, Queue
 from api.store.base import Key
+from tests.patience import PATIENCE_S
 from tests.simulation.virtual import VirtualLoop
 
 
@@ -158,7 +159,7 @@ async def test_whoever_fills_a_queue_waits_until_it_is_worked_off() -> None:
         await asyncio.sleep(0)
         assert not filling.done()
         await queue.take()
-    await asyncio.wait_for(filling, 1)
+    await asyncio.wait_for(filling, PATIENCE_S)
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -166,4 +167,4 @@ async def test_an_empty_queue_is_no_hindrance(count: int) -> None:
     queue = Queue("PipelineRun")
     for key in keys("p", count):
         queue.add(key)
-    await asyncio.wait_for(queue.eased(1), 1)
+    await asyncio.wait_for(queue.eased(1), PATIENCE_S)

@@ -18,6 +18,7 @@ from api.kinds import Resource, kinds
 from api.resources import Resources
 from api.store.base import Change, Key
 from api.store.sqlite import SqliteStore
+from tests.patience import PATIENCE_S
 
 A, B = Key("Project", "a", "a"), Key("Project", "b", "b")
 
@@ -57,7 +58,7 @@ def managed(resources: Resources, recorder: Recorder, **options: Any) -> Manager
     return Manager(resources, lambda _: Term([recorder]), **options)
 
 
-async def until(holds: Any, timeout_s: float = 8.0) -> None:
+async def until(holds: Any, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline
@@ -101,7 +102,7 @@ async def test_the_sooner_of_two_looks_is_taken() -> None:
     queue.add_after(A, 10.0)
     queue.add_after(A, 0.01)
     queue.add_after(A, 10.0)
-    assert await asyncio.wait_for(queue.take(), 1) == A
+    assert await asyncio.wait_for(queue.take(), PATIENCE_S) == A
     queue.close()
 
 
@@ -238,7 +239,7 @@ async def test_what_is_asked_for_is_told_from_what_was_only_seen(tmp_path: Path)
     made = await resources.update(made)
     await resources.delete("Project", "shop", "shop")
     told = []
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         async for one in store.watch(["Project"], 0):
             told.append(runtime.is_report(one))
             if len(told) == 6:

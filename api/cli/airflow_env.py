@@ -19,8 +19,6 @@ from api.kubernetes_settings import IN_CLUSTER
 ROOT = Path(__file__).resolve().parents[2]
 POD = "pod.yaml"
 """In Airflow's home: what its tasks are made of where they are pods."""
-LOCKED_S = 15
-"""How long a write to Airflow's database waits for those of other processes: five seconds pass on a busy machine."""
 LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
@@ -70,7 +68,7 @@ def airflow(config: Config, keys: Keys) -> dict[str, str]:
     """Return Airflow's variables (`AIRFLOW_HOME`, `AIRFLOW__SECTION__KEY`) for a platform of this configuration."""
     sections = {
         "core": _core(config, keys),
-        "database": {"sql_alchemy_conn": f"sqlite:///{config.airflow_home}/airflow.db?timeout={LOCKED_S}"},
+        "database": {"sql_alchemy_conn": f"sqlite:///{config.airflow_home}/airflow.db"},
         "api": _api(config),
         "api_auth": {"jwt_secret": keys.jwt_secret},
         "scheduler": _scheduler(config),

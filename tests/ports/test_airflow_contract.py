@@ -65,6 +65,17 @@ def fake() -> FakeAirflow:
     return made
 
 
+# As on the platform: two that write at once to a stock Airflow on SQLite now and then end with 500 (ADR 8).
+TURNS = """
+from airflow.plugins_manager import AirflowPlugin
+from operators.one_writer import OneWriterMiddleware
+
+class Turns(AirflowPlugin):
+    name = "turns"
+    fastapi_root_middlewares = [{"name": "one-writer", "middleware": OneWriterMiddleware}]
+"""
+
+
 def settings(home: Path, port: int) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
     wanted = {
@@ -95,6 +106,8 @@ def real_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environ = settings(home, port)
     (home / "dags").mkdir()
     shutil.copy(DAGS, home / "dags" / "contract.py")
+    (home / "plugins").mkdir()
+    (home / "plugins" / "turns.py").write_text(TURNS)
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], env=environ, check=True, capture_output=True, timeout=180)
     started = []

@@ -96,8 +96,6 @@ def faults_of(recorder: Recorder, changes: list[Event], found: dict[str, Held]) 
 def test_every_object_is_linearizable_through_two_servers_that_die(
     busy_place: Place, tmp_path: Path, history: int
 ) -> None:
-    if busy_place.name == "etcd" and history > 1:
-        pytest.skip("two histories are enough on etcd, where an operation takes longer")
     operations = OPERATIONS if history or busy_place.name == "SQLite" else SHORT
     began = time.monotonic()
     recorder, kills = play(tmp_path, busy_place.url, history, operations)

@@ -37,7 +37,7 @@ test: $(SPARK)  ## every test, three files at a time; ARGS selects, for example 
 
 robustness: $(SPARK)  ## the long lane of the fault tests, two files at a time; ARGS selects
 	mkdir -p build; failed=; \
-	$(LONG) -m "robustness and not alone" -n $(SHARDS) --dist loadfile $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(LONG) -m "(robustness or both) and not alone" -n $(SHARDS) --dist loadfile $(ARGS) || [ $$? = 5 ] || failed=1; \
 	$(LONG) -m "robustness and alone" $(ARGS) || [ $$? = 5 ] || failed=1; \
 	[ -z "$$failed" ]
 	$(BIN)/python -m tests.robustness.results build/robustness.jsonl > build/robustness.md

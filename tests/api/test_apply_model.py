@@ -16,6 +16,7 @@ from api.apply_fields import after_update, at, leaves, owners_of, text, write_ow
 from api.apply_trees import Leaf, Node, tree_of, write
 from api.kinds import kinds
 from tests.api.apply_model import ITEM, Model, fields, joined
+from tests.robustness.results import told
 
 MERGES = 20
 Config = Mapping[str, Any]
@@ -129,17 +130,19 @@ def check(sequence: list[tuple[str, str, Config]]) -> None:
         assert merger.owned() == {owner: set(map(joined, paths)) for owner, paths in model.owned.items()}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(steps, min_size=MERGES, max_size=MERGES))
-def test_2000_merges_give_what_the_model_gives(sequence: list[tuple[str, str, Config]]) -> None:
-    check(sequence)
+@pytest.mark.both
+def test_10000_merges_give_what_the_model_gives() -> None:
+    merges = 0
 
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(steps, min_size=MERGES, max_size=MERGES))
+    def compared(sequence: list[tuple[str, str, Config]]) -> None:
+        nonlocal merges
+        check(sequence)
+        merges += len(sequence)
 
-@pytest.mark.robustness
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(steps, min_size=MERGES, max_size=MERGES))
-def test_10000_merges_give_what_the_model_gives(sequence: list[tuple[str, str, Config]]) -> None:
-    check(sequence)
+    compared()
+    told("G12", "a merge has the values, the owners and the conflicts of the model", trials=merges)
 
 
 @pytest.mark.parametrize(

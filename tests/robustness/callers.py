@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ GIVE_UP_S = 60.0
 class Caller:
     """Makes one call after the other and repeats each until it is answered.
 
-    effects: the revision that each call was told, by its token; again: repeats.
+    effects: the revision that each call was told, by its token; made: calls; again: repeats.
     """
 
     number: int
@@ -37,15 +37,17 @@ class Caller:
     token: str
     effects: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    made: int = 0
     again: int = 0
     failed: BaseException | None = None
 
-    def run(self, calls: int) -> None:
-        """Create, change and delete names of one's own."""
+    def run(self, calls: int, enough: Callable[[], bool]) -> None:
+        """Create, change and delete names of one's own: so many times, and until it is enough."""
         pick, connection = random.Random(self.number), Connection(self.address, self.token)
         try:
-            for count in range(calls):
-                connection = self._one(connection, pick, f"{self.number}-{count}")
+            while self.made < calls or not enough():
+                connection = self._one(connection, pick, f"{self.number}-{self.made}")
+                self.made += 1
         except BaseException as error:
             self.failed = error
         finally:
@@ -87,9 +89,14 @@ class Caller:
 
 
 @contextmanager
-def at_work(callers: Sequence[Caller], calls: int) -> Iterator[Sequence[threading.Thread]]:
-    """Let each caller make so many calls; the block ends when all have, and raises what one of them raised."""
-    threads = [threading.Thread(target=one.run, args=(calls,)) for one in callers]
+def at_work(
+    callers: Sequence[Caller], calls: int, enough: Callable[[], bool] = lambda: True
+) -> Iterator[Sequence[threading.Thread]]:
+    """Let each caller make so many calls, and more until it is enough; the block ends when all have.
+
+    Raises what one of them raised.
+    """
+    threads = [threading.Thread(target=one.run, args=(calls, enough)) for one in callers]
     for thread in threads:
         thread.start()
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 
-def lanes(*, p: int, c: int, also: tuple[object, ...] = ()) -> list[object]:
-    """Return parameters: a size for each lane, with `also` behind it."""
+def lanes(*, p: int | tuple[int, ...], c: int | tuple[int, ...], also: tuple[object, ...] = ()) -> list[object]:
+    """Return parameters: a size for each lane, or several, with `also` behind them."""
+    short, long = ((size,) if isinstance(size, int) else size for size in (p, c))
     return [
-        pytest.param(*(p, *also), id="P"),
-        pytest.param(*(c, *also), id="C", marks=pytest.mark.robustness),
+        pytest.param(*(*short, *also), id="P"),
+        pytest.param(*(*long, *also), id="C", marks=pytest.mark.robustness),
     ]

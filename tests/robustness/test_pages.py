@@ -55,6 +55,7 @@ async def pages(store: Store, size: int) -> tuple[dict[str, Held], int]:
         assert page.revision == first, "every page tells the same revision"
 
 
+@pytest.mark.both
 async def test_pages_show_one_revision_while_writers_churn(any_place: Place) -> None:
     began, whole, expired = time.monotonic(), 0, 0
     store, stop = await open_store(any_place.url), asyncio.Event()

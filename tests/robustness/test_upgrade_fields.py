@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from api import apply
@@ -65,6 +66,7 @@ def lost(item: Any) -> list[int]:
     ]
 
 
+@pytest.mark.both
 async def test_a_field_of_a_later_release_stays_through_every_write(any_place: Place, tmp_path: Path) -> None:
     store = await open_store(any_place.url)
     resources = Resources(store, {}, external=External(Blobs(LocalFiles(tmp_path / "blobs"))))

@@ -150,8 +150,9 @@ async def test_a_crash_around_the_post_never_begins_a_second_dag_run(place: Plac
         await place.resources.delete("PipelineRun", "flights", "one")
         await place.look()
         await place.submit()
-    shown = f"a run has one DAG run, whatever happened around its POST: {point.replace('_', ' ')}"
-    told("G7", shown, store="SQLite", trials=looks, figures=f"{SEEDS} runs")
+    if point != "none":
+        shown = f"a run has one DAG run, whatever happened around its POST: {point.replace('_', ' ')}"
+        told("G7", shown, store="SQLite", trials=looks, figures=f"{SEEDS} runs")
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)

@@ -48,6 +48,7 @@ RESYNCS_PER_S = 20.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
 ENDING_LOOKS_S = (0.1, 0.3, 1.0)
 ACTIVE = ("queued", "running")
+STOPS = 3
 # Airflow takes no longer one.
 LONGEST_NOTE = 1000
 
@@ -188,8 +189,7 @@ class PipelineRunController:
                 await self.dags.stands(run)
                 observed = await self._retries.tell_airflow(run, observed)
             if run.spec.kill and observed.state in ACTIVE:
-                await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
-                observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
+                observed = await self._stop(observed)
             ended = ended_steps(run)
             await self._report.describe(run, observed)
             if marked := marked_steps(ended, run):
@@ -203,6 +203,15 @@ class PipelineRunController:
         # What a person did outside of the API is in the audit log all the same.
         await (resources.of(in_somebodys_name()) if external else resources).update_status(run)
         return self._again_s(run)
+
+    async def _stop(self, observed: DagRun) -> DagRun:
+        """Mark a DAG run failed, once more where the scheduler wrote its end over that: SQLite locks no row for it."""
+        for _ in range(STOPS):
+            await self._platform.airflow.fail_run(observed.dag_id, observed.run_id)
+            observed = await self._platform.airflow.run(observed.dag_id, observed.run_id)
+            if observed.state != "success":
+                break
+        return observed
 
     async def _lose(self, name: str, run: Any) -> None:
         """End a run that Airflow lost, or let its next attempt begin if that is its policy."""
@@ -245,6 +254,9 @@ class PipelineRunController:
             if _is_ours(run, observed) and observed.state in ACTIVE:
                 await self._platform.airflow.fail_run(name, run_id(run))
             return False
+        if run.spec.kill and run.status.state == wire.PIPELINE_RUN_STATE_KILLED and observed.state == "success":
+            # Nobody's wish: a task ended while the run was stopped, and the scheduler made its end of that.
+            observed = await self._stop(observed)
         if STATES.get(observed.state) == in_airflow(run.status.state):
             return False
         text = f"it is {observed.state} in Airflow after it had ended"

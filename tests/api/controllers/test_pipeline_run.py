@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from api.controllers.pipeline_run import note_of
-from api.errors import FailedPrecondition, InvalidArgument
+from api.errors import InvalidArgument
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key, Query
@@ -145,8 +145,12 @@ async def test_a_dag_run_that_began_after_its_pipeline_run_was_deleted_is_stoppe
     await world.until_gone("PipelineRun", "one")
     # The request of a frozen leader, or of a slow network.
     late = world.airflow.begin("flights.train", dag_run.run_id, dag_run.conf)
+    await until_failed(late)
+
+
+async def until_failed(dag_run: FakeRun) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while late.state != "failed":
+    while dag_run.state != "failed":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
@@ -173,33 +177,6 @@ async def test_instances_of_a_mapped_task_are_sub_steps(world: Any) -> None:
     (step,) = run.status.steps
     assert [below.name for below in step.sub_steps] == ["shard[0]", "shard[1]", "shard[2]"]
     assert step.state == wire.PIPELINE_RUN_STEP_STATE_SUCCEEDED
-
-
-async def test_a_killed_run_is_stopped_in_airflow(world: Any) -> None:
-    await world.ready()
-    dag_run = await begun(world)
-    world.airflow.advance(dag_run)
-    world.airflow.advance(dag_run)
-    await kill(world, "one")
-    run = await world.until("PipelineRun", "one", lambda found: found.status.state == KILLED)
-    assert dag_run.state == "failed"
-    assert [step.state for step in run.status.steps] == [
-        wire.PIPELINE_RUN_STEP_STATE_KILLED,
-        wire.PIPELINE_RUN_STEP_STATE_SKIPPED,
-    ]
-    await kill(world, "one")
-    with pytest.raises(FailedPrecondition) as refused:
-        await unkill_and_kill(world, "one")
-    assert refused.value.reason == "ALREADY_FINISHED"
-
-
-async def kill(world: Any, name: str) -> None:
-    await world.change("PipelineRun", name, lambda run: setattr(run.spec, "kill", True))
-
-
-async def unkill_and_kill(world: Any, name: str) -> None:
-    await world.change("PipelineRun", name, lambda run: setattr(run.spec, "kill", False))
-    await kill(world, name)
 
 
 async def test_a_deleted_running_run_is_cancelled_first(world: Any) -> None:

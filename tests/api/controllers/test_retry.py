@@ -10,7 +10,8 @@ from api.errors import FailedPrecondition, InvalidArgument, Unavailable
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key, Query
-from tests.api.controllers.test_pipeline_run import FAILED, KILLED, PENDING, RUNNING, SUCCEEDED, begun, kill
+from tests.api.controllers.test_kills import kill
+from tests.api.controllers.test_pipeline_run import FAILED, KILLED, PENDING, RUNNING, SUCCEEDED, begun
 from tests.robustness.fakes.airflow import FakeRun, FakeTask
 
 TRUE, FALSE = conditions_pb2.CONDITION_STATUS_TRUE, conditions_pb2.CONDITION_STATUS_FALSE

@@ -122,7 +122,7 @@ async def test_two_states_of_one_commit_have_two_revisions(world: Any) -> None:
 
 async def test_a_revision_never_changes(world: Any) -> None:
     name = (await world.ready()).status.latest_revision.name
-    found = await world.resources.get("Revision", "flights", name)
+    found = await world.until("Revision", name, lambda found: found.status.state == REVISED)
     found.spec.content.Pack(pipeline_pb2.Pipeline())
     with pytest.raises(InvalidArgument, match="apply the object again") as refused:
         await world.resources.update(found)

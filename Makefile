@@ -30,7 +30,7 @@ up: setup  ## start the platform and stay until Ctrl-C
 
 $(SPARK): $(STAMP) requirements-spark.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements-spark.lock
-	@# Of what was installed gigabytes are on their way to the disk: a test's own write would wait for them, up to 9 s.
+	@# On a fresh machine gigabytes may still be on their way to the disk: a test's own write would wait for them.
 	sync
 	touch $@
 

@@ -48,6 +48,7 @@ RESYNCS_PER_S = 20.0
 # The listener speaks before the scheduler commits: a run that is said to have ended may look active for a moment.
 ENDING_LOOKS_S = (0.1, 0.3, 1.0)
 ACTIVE = ("queued", "running")
+# How often one is stopped while the scheduler writes over that.
 STOPS = 3
 # Airflow takes no longer one.
 LONGEST_NOTE = 1000

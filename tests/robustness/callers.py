@@ -96,11 +96,16 @@ def at_work(
 
     Raises what one of them raised.
     """
-    threads = [threading.Thread(target=one.run, args=(calls, enough)) for one in callers]
+    over = threading.Event()
+    threads = [threading.Thread(target=one.run, args=(calls, lambda: over.is_set() or enough())) for one in callers]
     for thread in threads:
         thread.start()
     try:
         yield threads
+    except BaseException:
+        # What would be enough does not come any more.
+        over.set()
+        raise
     finally:
         for thread in threads:
             thread.join()

@@ -86,6 +86,7 @@ def test_every_effect_has_its_record_though_the_server_dies(
     )
     assert faults == []
     assert len(changes) > calls // 2
+    assert deaths >= killed
 
 
 def chained(count: int) -> list[Record]:

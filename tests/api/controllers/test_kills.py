@@ -7,15 +7,21 @@ import pytest
 from api.errors import FailedPrecondition
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from tests.api.controllers.test_pipeline_run import KILLED, begun, until_failed
+from tests.robustness.fakes.airflow import FakeRun
 
 
-async def test_a_killed_run_is_stopped_in_airflow(world: Any) -> None:
+async def killed(world: Any) -> tuple[Any, FakeRun]:
+    """Return a run that was killed in its first task, and its DAG run."""
     await world.ready()
     dag_run = await begun(world)
     world.airflow.advance(dag_run)
     world.airflow.advance(dag_run)
     await kill(world, "one")
-    run = await world.until("PipelineRun", "one", lambda found: found.status.state == KILLED)
+    return await world.until("PipelineRun", "one", lambda found: found.status.state == KILLED), dag_run
+
+
+async def test_a_killed_run_is_stopped_in_airflow(world: Any) -> None:
+    run, dag_run = await killed(world)
     assert dag_run.state == "failed"
     assert [step.state for step in run.status.steps] == [
         wire.PIPELINE_RUN_STEP_STATE_KILLED,

@@ -10,7 +10,7 @@ from api.errors import FailedPrecondition, InvalidArgument, Unavailable
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key, Query
-from tests.api.controllers.test_kills import kill
+from tests.api.controllers.test_kills import kill, killed
 from tests.api.controllers.test_pipeline_run import FAILED, KILLED, PENDING, RUNNING, SUCCEEDED, begun
 from tests.robustness.fakes.airflow import FakeRun, FakeTask
 
@@ -147,12 +147,7 @@ async def test_a_retry_names_a_step_and_is_for_a_run_that_is_there(world: Any) -
 
 
 async def test_a_killed_run_goes_on_when_it_is_retried_and_can_be_killed_again(world: Any) -> None:
-    await world.ready()
-    dag_run = await begun(world)
-    world.airflow.advance(dag_run)
-    world.airflow.advance(dag_run)
-    await kill(world, "one")
-    await world.until("PipelineRun", "one", lambda found: found.status.state == KILLED)
+    _, dag_run = await killed(world)
     await wish(world, "first")
     run = await world.until("PipelineRun", "one", lambda found: dag_run.state == "queued")
     assert not run.spec.kill

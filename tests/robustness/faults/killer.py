@@ -21,6 +21,10 @@ class Killer:
         self.strikes = 0
         self.failed: BaseException | None = None
 
+    def struck(self, times: int) -> bool:
+        """Whether it struck so often, or never will again."""
+        return self.strikes >= times or self.failed is not None
+
     @contextmanager
     def about(self) -> Iterator[Killer]:
         """Strike while the block runs; what a strike raises is raised at its end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +30,7 @@ from api.resources import Resources
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
 from api.workflows import TEMPLATE_TYPE, typed
-from tests.patience import PATIENCE_S, under_way
+from tests.patience import PATIENCE_S, eventually
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.fakes.backend import FakeBackend
 
@@ -121,23 +120,14 @@ class World:
 
     async def until(self, kind: str, name: str, holds: Callable[[Any], bool], timeout_s: float = PATIENCE_S) -> Any:
         """Wait until an object is as asked; tell what it is when it does not become so."""
-        return await self._look(Key(kind, "flights", name), lambda it: it is not None and holds(it), timeout_s)
+        return await eventually(self._looking(kind, name), lambda it: it is not None and holds(it), timeout_s)
 
     async def until_gone(self, kind: str, name: str) -> None:
         """Wait until there is no such object."""
-        await self._look(Key(kind, "flights", name), lambda it: it is None, PATIENCE_S)
+        await eventually(self._looking(kind, name), lambda it: it is None)
 
-    async def _look(self, key: Key, holds: Callable[[Any], bool], timeout_s: float) -> Any:
-        """Look again and again; says in the end whether the whole loop stood still or something on it."""
-        began = looked = time.monotonic()
-        count, longest_s = 0, 0.0
-        while not holds(found := await self.resources.find(key)):
-            now = time.monotonic()
-            count, longest_s, looked = count + 1, max(longest_s, now - looked), now
-            slow = f"{count} looks, {longest_s:.2f} s between two at most"
-            assert now - began < timeout_s, f"still {found}\n{slow}\n{under_way()}"
-            await asyncio.sleep(0.01)
-        return found
+    def _looking(self, kind: str, name: str) -> Callable[[], Awaitable[Any]]:
+        return lambda: self.resources.find(Key(kind, "flights", name))
 
 
 READY = pipeline_pb2.PIPELINE_STATE_READY

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
 
 from api.admission import is_name
 from api.errors import FailedPrecondition, InvalidArgument
-from tests.patience import PATIENCE_S
+from tests.patience import eventually
 
 ADOPTED = "michelangelo.airflow/adopted-run"
 
@@ -41,10 +40,7 @@ async def adopted(world: Any) -> set[str]:
 
 
 async def until_adopted(world: Any, run_id: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while run_id not in await adopted(world):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await eventually(lambda: adopted(world), lambda known: run_id in known)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from api.http.app import Application
 from api.kinds import kinds
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
-from tests.patience import PATIENCE_S, soon, under_way
+from tests.patience import eventually, soon, under_way
 from tests.robustness.fakes.airflow import FakeAirflow
 
 
@@ -55,13 +55,8 @@ class Platform:
         assert answer.status_code == 202
 
     async def until(self, kind: str, name: str, holds: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            found = await self.plane.resources.find(Key(kind, "flights", name))
-            if found is not None and holds(found):
-                return found
-            assert time.monotonic() < deadline, f"still {found}\n{under_way()}"
-            await asyncio.sleep(0.01)
+        key = Key(kind, "flights", name)
+        return await eventually(lambda: self.plane.resources.find(key), lambda it: it is not None and holds(it))
 
 
 @pytest.fixture
@@ -138,10 +133,7 @@ async def test_lost_reports_are_healed_by_the_look_at_recent_runs(
     monkeypatch.setattr("api.controllers.adoption.RESYNC_S", 0.05)
     assert platform.plane._adopter is not None
     resync = asyncio.create_task(platform.plane._adopter.resync())
-    deadline = time.monotonic() + PATIENCE_S
-    while not (await platform.plane.resources.list("PipelineRun")).items:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await eventually(lambda: platform.plane.resources.list("PipelineRun"), lambda page: bool(page.items))
     resync.cancel()
     await asyncio.gather(resync, return_exceptions=True)
 

@@ -13,7 +13,8 @@ from api.errors import InvalidArgument
 from api.gen.michelangelo.api import conditions_pb2
 from api.gen.michelangelo.api.v2 import pipeline_run_pb2 as wire
 from api.store.base import Key, Query
-from tests.patience import PATIENCE_S, soon
+from tests.api.controllers.test_runtime import until
+from tests.patience import soon
 from tests.robustness.fakes.airflow import FakeRun, FakeTask
 
 PENDING, RUNNING, SUCCEEDED, KILLED, FAILED = (
@@ -149,10 +150,7 @@ async def test_a_dag_run_that_began_after_its_pipeline_run_was_deleted_is_stoppe
 
 
 async def until_failed(dag_run: FakeRun) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while dag_run.state != "failed":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(lambda: dag_run.state == "failed")
 
 
 async def test_a_new_leader_finds_its_work_without_reading_what_is_over(world: Any) -> None:

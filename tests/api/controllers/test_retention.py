@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -20,7 +19,7 @@ from api.kinds import kinds
 from api.store.base import Key
 from tests.api.controllers.test_pipeline_run import begun
 from tests.api.controllers.test_serving import complete, deployment, desire, model
-from tests.patience import PATIENCE_S
+from tests.patience import eventually
 
 
 async def keep(world: Any, change: Callable[[Any], None], *, dry: bool = False, days_later: int = 40) -> None:
@@ -44,10 +43,7 @@ async def names(world: Any, kind: str = "Model") -> set[str]:
 
 
 async def until_left(world: Any, kind: str, wanted: set[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while (left := await names(world, kind)) != wanted:
-        assert time.monotonic() < deadline, left
-        await asyncio.sleep(0.02)
+    await eventually(lambda: names(world, kind), lambda left: left == wanted)
 
 
 async def made(world: Any, *of: str) -> None:

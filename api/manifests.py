@@ -1,6 +1,8 @@
 """What Airflow's DAG files read: one generated file a project and one manifest a pipeline or trigger.
 
-Files are replaced by rename, so Airflow never parses half of one.  Knows nothing of Airflow itself.
+Files are replaced by rename, so Airflow never parses half of one.  They are not synced, since a disk that holds a sync
+would hold the server's loop: a leader compares every file as it begins, and so mends what a loss of power left of one.
+Knows nothing of Airflow itself.
 """
 
 from __future__ import annotations
@@ -109,13 +111,12 @@ def _remove(path: Path) -> bool:
 
 
 def _replace(path: Path, text: str) -> bool:
-    if path.exists() and path.read_text() == text:
+    content = text.encode()
+    if path.exists() and path.read_bytes() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
     os.replace(temporary, path)
     return True

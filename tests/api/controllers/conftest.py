@@ -77,10 +77,16 @@ class World:
         self._tasks.append(loop.create_task(self.manager.run()))
         self.airflow.listen(lambda dag, run: self._tasks.append(loop.create_task(self.adopter.seen(dag, run))))
 
-    async def stop(self) -> None:
+    async def end(self) -> None:
+        """Control no more; `start` begins the next term."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self.manager = self.another_manager()
+
+    async def stop(self) -> None:
+        await self.end()
         await self.client.close()
         await self.store.close()
 

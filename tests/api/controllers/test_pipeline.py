@@ -12,7 +12,7 @@ from api.gen.michelangelo.api import typed_struct_pb2
 from api.gen.michelangelo.api.v2 import pipeline_pb2, project_pb2, revision_pb2
 from api.kinds import kinds
 from api.workflows import STEPS_TYPE, plain, typed
-from tests.patience import soon
+from tests.patience import eventually, soon
 
 READY, BUILDING, ERROR = (
     pipeline_pb2.PIPELINE_STATE_READY,
@@ -63,6 +63,21 @@ async def test_a_request_to_parse_that_airflow_drops_is_made_again(world: Any) -
     await world.pipeline("second")
     await world.until("Pipeline", "second", lambda found: found.status.state == READY)
     assert time.monotonic() - began < 9, "before all is looked at again"
+
+
+async def test_the_next_leader_mends_what_a_loss_of_power_left_of_the_files(world: Any) -> None:
+    await world.ready()
+    await world.end()
+    paths = [world.config.dags_path / "flights.py", world.config.manifests_path / "flights" / "train.json"]
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b"\0" * 100)
+
+    async def read() -> list[bytes]:
+        return [path.read_bytes() for path in paths]
+
+    world.start()
+    await eventually(read, lambda found: found == whole)
 
 
 async def test_a_commit_names_the_revision(world: Any) -> None:

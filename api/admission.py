@@ -159,18 +159,20 @@ async def check_referees(resource: Resource, stored: Resource | None, exists: Ex
     return checked
 
 
-async def check_project(resource: Resource, exists: Exists) -> list[Key]:
-    """Return the project that the object lives in.  Raises NotFound, FailedPrecondition while it is being deleted."""
+def project_of(resource: Resource) -> Key | None:
+    """Return the project that an object lives in, None for a project and for what is the platform's own."""
     namespace = resource.metadata.namespace
-    if resource.DESCRIPTOR.name == "Project" or namespace == SYSTEM_NAMESPACE:
-        return []
-    project = Key("Project", namespace, namespace)
+    alone = resource.DESCRIPTOR.name == "Project" or namespace == SYSTEM_NAMESPACE
+    return None if alone else Key("Project", namespace, namespace)
+
+
+async def check_project(project: Key, exists: Exists) -> None:
+    """Check that new objects may live in a project.  Raises NotFound, FailedPrecondition while it is being deleted."""
     found = await exists(project)
     if found is None:
-        raise NotFound(f"there is no Project {namespace!r}: create it first", reason="UNKNOWN_PROJECT")
+        raise NotFound(f"there is no Project {project.name!r}: create it first", reason="UNKNOWN_PROJECT")
     if found.metadata.HasField("deletionTimestamp"):
-        raise FailedPrecondition(f"Project {namespace!r} is being deleted", reason="PROJECT_DELETED")
-    return [project]
+        raise FailedPrecondition(f"Project {project.name!r} is being deleted", reason="PROJECT_DELETED")
 
 
 async def check_owners(resource: Resource, stored: Resource | None, exists: Exists) -> Checked:

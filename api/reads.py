@@ -6,15 +6,30 @@ import copy
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Self
 
+from api.admission import check_project, project_of
 from api.audit import Entry
 from api.calls import Access, Call, Everybody
 from api.errors import NotFound
 from api.external import External
 from api.kinds import Resource, kinds
-from api.store.base import Change, Criterion, Key, Lease, Operator, Page, Query, Request, Store
+from api.store.base import (
+    Change,
+    Criterion,
+    Key,
+    Lease,
+    Operator,
+    Page,
+    Query,
+    Request,
+    Store,
+    already_exists,
+)
+from api.store.values import key_of
 
 # Objects that are looked at together where all of a project are.
 PAGE = 500
+# So many projects are known to stand; then it is forgotten of all.
+MOST_STANDING = 10_000
 
 
 class Reads:
@@ -25,6 +40,7 @@ class Reads:
         self._external = external or External()
         self._access: Access = Everybody()
         self.call = Call()
+        self._standing: set[Key] = set()
 
     @property
     def store(self) -> Store:
@@ -34,7 +50,7 @@ class Reads:
     def on(self, store: Store) -> Self:
         """Return the same, of another store."""
         bound = copy.copy(self)
-        bound._store = store
+        bound._store, bound._standing = store, set()
         return bound
 
     async def get(self, kind: str, namespace: str, name: str) -> Any:
@@ -58,6 +74,35 @@ class Reads:
     async def _sees(self, key: Key) -> bool:
         seen = await self._access.visible(self.call, "Get", key.kind)
         return seen is None or key.namespace in seen
+
+    async def _projects_of(self, new: Resource) -> list[Key]:
+        """Return the project that a new object lives in, if any.  Raises NotFound, FailedPrecondition.
+
+        One that stood when it was looked for is not read again: the write itself asks for it in its transaction.
+        """
+        if (project := project_of(new)) is None:
+            return []
+        if project not in self._standing or not await self._sees(project):
+            await self._project_now(new)
+        return [project]
+
+    async def _project_now(self, new: Resource) -> None:
+        """Read the project that a new object lives in, known or not.  Raises NotFound, FailedPrecondition."""
+        if (project := project_of(new)) is not None:
+            self._standing.discard(project)
+            await check_project(project, self._look)
+            if len(self._standing) >= MOST_STANDING:
+                self._standing.clear()
+            self._standing.add(project)
+
+    async def _refuse_as_write(self, new: Resource) -> None:
+        """Raise what the write of a new object would be refused with, though none is made."""
+        await self._project_now(new)
+        try:
+            taken = await self._store.get(key_of(new))
+        except NotFound:
+            return
+        raise already_exists(key_of(new), taken.metadata.uid)
 
     async def list(self, kind: str, query: Query | None = None) -> Page:
         """Return a page of objects, without their large values (`api.external`)."""

@@ -15,7 +15,6 @@ from typing import Any
 from api import apply_fields, external, finalizers, images, inline_secrets, masking, server_fields, unknown, versions
 from api.admission import (
     check_owners,
-    check_project,
     check_referees,
     check_shape,
     check_size,
@@ -41,6 +40,7 @@ from api.outcomes import Outcome, entry_of
 from api.reads import Reads
 from api.store.base import (
     OVERTAKEN,
+    REFERENCE_GONE,
     Key,
     Lease,
     Preconditions,
@@ -49,7 +49,6 @@ from api.store.base import (
     Trail,
     Unchanged,
     Write,
-    already_exists,
 )
 from api.store.records import check
 from api.store.values import key_of
@@ -161,30 +160,31 @@ class Resources(Reads):
         await self._may(None, new)
         must_exist = await self._admit(kind, None, new)
         server_fields.begin(new)
-        async with self._telling_no_other(key_of(new)):
+        async with self._telling(new):
             if dry_run:
-                await self._refuse_taken(new)
+                await self._refuse_as_write(new)
                 return new
             write = Write(await self._external.move(new), must_exist=tuple(must_exist))
             made = await self._done(await self._store.create(write, self._trail("Create", key_of(new))))
         return await self._followed(None, made)
 
-    async def _refuse_taken(self, new: Any) -> None:
-        try:
-            taken = await self._store.get(key_of(new))
-        except NotFound:
-            return
-        raise already_exists(key_of(new), taken.metadata.uid)
-
     @contextlib.asynccontextmanager
-    async def _telling_no_other(self, key: Key) -> AsyncIterator[None]:
-        """Say of a name that is taken by what is not the caller's to know that it is taken, and no more."""
+    async def _telling(self, new: Any) -> AsyncIterator[None]:
+        """Say of a name that is taken by what is not the caller's to know that it is taken, and no more.
+
+        Say of a project that is gone since it was known to stand what it is now.
+        """
+        key = key_of(new)
         try:
             yield
         except AlreadyExists as error:
             if error.reason != "ALREADY_EXISTS" or await self._sees(key):
                 raise
             raise AlreadyExists(f"{key.kind} {shown(key.name)!r} cannot be made: choose another name") from None
+        except FailedPrecondition as error:
+            if error.reason == REFERENCE_GONE:
+                await self._project_now(new)
+            raise
 
     async def _before(self, verb: str, key: Key, old: Any | None, new: Any | None) -> None:
         point = f"before_{verb}"
@@ -213,7 +213,7 @@ class Resources(Reads):
         found = [*check_shape(kind, new), *images.image_faults(old, new, self._registries)]
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)
-        must_exist = list(await check_project(new, self._look)) if old is None else []
+        must_exist = await self._projects_of(new) if old is None else []
         for check_others in (check_owners, check_referees):
             checked = await check_others(new, old, self._look)
             found += checked.faults

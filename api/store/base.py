@@ -171,7 +171,8 @@ class Write:
     must_exist: tuple[Key, ...] = field(default_factory=tuple)
 
 
-# The reason of a refusal: others wrote what it was decided from.
+# Reasons of refusals: what must exist does not; others wrote what it was decided from.
+REFERENCE_GONE = "REFERENCE_GONE"
 OVERTAKEN = "OVERTAKEN"
 # How long the answer of a request is kept at least.
 REQUESTS_KEPT_S = 48 * 3600
@@ -307,7 +308,7 @@ def overtaken(unchanged: Unchanged) -> Conflict:
 def reference_gone(key: Key, *, going: bool) -> FailedPrecondition:
     """Return the refusal of what names an object that is not there any more, or not for long."""
     told = "is being deleted" if going else "is gone"
-    return FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} {told}", reason="REFERENCE_GONE")
+    return FailedPrecondition(f"{key.kind} {key.name!r} in {key.namespace!r} {told}", reason=REFERENCE_GONE)
 
 
 def already_exists(key: Key, uid: str) -> AlreadyExists:

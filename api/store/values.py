@@ -20,6 +20,8 @@ SPEC_UPDATED_LABEL = "michelangelo/SpecUpdateTimestamp"
 # What controllers find their work by; no list option names it.
 DELETING = "metadata.deletion_timestamp"
 PENDING = "metadata.pending"
+# Of these kinds it is asked who was not looked at since its spec changed.
+LOOKED_AT = frozenset({"Model", "PipelineRun", "Revision"})
 TEXTS = ("metadata.namespace", "metadata.name")
 TIMES = ("metadata.creation_timestamp", "metadata.update_timestamp")
 BASE_FIELDS = (*TEXTS, *TIMES)
@@ -82,7 +84,8 @@ def _work_values(resource: Resource) -> Iterator[tuple[str, Scalar]]:
     metadata = resource.metadata
     if metadata.HasField("deletionTimestamp"):
         yield DELETING, scalar(metadata.deletionTimestamp) or 0
-    if metadata.labels.get(UPDATED_LABEL) == metadata.labels.get(SPEC_UPDATED_LABEL):
+    labels = metadata.labels
+    if resource.DESCRIPTOR.name in LOOKED_AT and labels.get(UPDATED_LABEL) == labels.get(SPEC_UPDATED_LABEL):
         yield PENDING, 1
     for owner in metadata.ownerReferences:
         yield owner_column(owner.uid), 1

@@ -69,7 +69,8 @@ class World:
         )
         self.runs = runs = PipelineRunController(platform)
         self.adopter = Adopter(platform, runs)
-        return Term(controllers_of(platform, runs))
+        self.controllers = controllers_of(platform, runs)
+        return Term(self.controllers)
 
     def start(self) -> None:
         """Control, and hear Airflow's reports."""

@@ -20,8 +20,7 @@ from api.kinds import kinds
 from api.resources import Resources
 from api.store.base import Key
 from tests.api.calling import PROJECT, Calling, by, changed, family
-
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "hooks.md"
+from tests.pages import blocks
 
 
 @pytest.fixture
@@ -286,9 +285,10 @@ def test_faults_of_hooks_are_told_at_the_start() -> None:
 def test_the_example_of_the_documentation_is_found_by_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```(\w+)\n# (\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    for _, name, text in blocks:
-        (tmp_path / name).write_text(text)
+    for _, text in blocks("docs/hooks.md"):
+        first, _, rest = text.partition("\n")
+        if first.startswith("# "):
+            (tmp_path / first.removeprefix("# ")).write_text(rest)
     info = tmp_path / "acme_hooks-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-hooks\nVersion: 1.0\n")

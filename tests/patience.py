@@ -14,6 +14,8 @@ SLOWER = 5.0
 # For what comes in the end and has no promised time: a machine with three times as many processes as cores, whose disk
 # others use too, may stand still for seconds.
 PATIENCE_S = 60.0
+# The term of a leader where no other is to take over: the disk may hold its renewal for longer than 15 s.
+TERM_S = 120.0
 
 
 def soon(promised_s: float) -> float:

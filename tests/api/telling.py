@@ -23,7 +23,7 @@ from api.resources import Resources
 from api.store.base import Query, Write
 from api.store.sqlite import SqliteStore
 from api.workflows import TEMPLATE_TYPE, typed
-from tests.patience import soon
+from tests.patience import TERM_S, soon
 
 Wire = notification_pb2.Notification
 AIRFLOW = "http://127.0.0.1:8080"
@@ -42,7 +42,7 @@ class Telling:
 
     async def begin(self) -> None:
         """Tell from now on."""
-        manager = Manager(self.resources, lambda leadership: self._term(leadership), ttl_s=15.0)
+        manager = Manager(self.resources, lambda leadership: self._term(leadership), ttl_s=TERM_S)
         self._task = asyncio.get_running_loop().create_task(manager.run())
         deadline = time.monotonic() + soon(3.0)
         while not any(hook.status.position for hook in (await self.resources.list("Hook")).items):

@@ -37,7 +37,7 @@ from api.resources import Resources
 from api.server import grpc_server
 from api.store.sqlite import SqliteStore
 from api.workflows import spec_hash
-from tests.patience import soon
+from tests.patience import TERM_S, soon
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.fakes.backend import FakeBackend
 
@@ -65,7 +65,7 @@ class World:
         )
         self.fake.template("score", rows={"type": "integer", "default": 1})
         self.airflow = Airflow("http://airflow", transport=httpx.ASGITransport(app=self.fake.app))
-        self.manager = Manager(self.resources, self._begin)
+        self.manager = Manager(self.resources, self._begin, ttl_s=TERM_S)
         self.client: Client
 
     def _begin(self, leadership: Leadership) -> Term:

@@ -30,7 +30,7 @@ from api.resources import Resources
 from api.store.base import Key
 from api.store.sqlite import SqliteStore
 from api.workflows import TEMPLATE_TYPE, typed
-from tests.patience import PATIENCE_S, eventually
+from tests.patience import PATIENCE_S, TERM_S, eventually
 from tests.robustness.fakes.airflow import FakeAirflow
 from tests.robustness.fakes.backend import FakeBackend
 
@@ -52,7 +52,7 @@ class World:
         self.manager = self.another_manager()
         self._tasks: list[asyncio.Task[Any]] = []
 
-    def another_manager(self, *, lease_ttl_s: float = 15.0) -> Manager:
+    def another_manager(self, *, lease_ttl_s: float = TERM_S) -> Manager:
         """Return one more manager of the same store."""
         made = Manager(self.resources, lambda leadership: self._begin(leadership, made.wake), ttl_s=lease_ttl_s)
         return made

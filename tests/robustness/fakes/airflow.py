@@ -104,6 +104,8 @@ class FakeAirflow(Again):
         file = f"{manifest['project']}.py"
         if manifest["kind"] == "TriggerRun":
             return FakeDag(f"{manifest['project']}.{manifest['pipeline']}.{manifest['name']}", file, ("trigger", *tags))
+        if manifest["kind"] == "Events":
+            return FakeDag(f"{manifest['project']}.{manifest['name']}", file, tags)
         template = self.dags.get(manifest["template"])
         schemas = dict(template.schemas) if template else {}
         steps = manifest["steps"] or ()

@@ -75,29 +75,22 @@ class Reads:
         seen = await self._access.visible(self.call, "Get", key.kind)
         return seen is None or key.namespace in seen
 
-    async def _projects_of(self, new: Resource) -> list[Key]:
+    async def _projects_of(self, new: Resource, *, known: bool = True) -> list[Key]:
         """Return the project that a new object lives in, if any.  Raises NotFound, FailedPrecondition.
 
-        One that stood when it was looked for is not read again: the write itself asks for it in its transaction.
+        known: one that stood when it was looked for is not read again; the write itself asks for it in its transaction.
         """
         if (project := project_of(new)) is None:
             return []
-        if project not in self._standing or not await self._sees(project):
-            await self._project_now(new)
-        return [project]
-
-    async def _project_now(self, new: Resource) -> None:
-        """Read the project that a new object lives in, known or not.  Raises NotFound, FailedPrecondition."""
-        if (project := project_of(new)) is not None:
+        if not (known and project in self._standing and await self._sees(project)):
             self._standing.discard(project)
             await check_project(project, self._look)
             if len(self._standing) >= MOST_STANDING:
                 self._standing.clear()
             self._standing.add(project)
+        return [project]
 
-    async def _refuse_as_write(self, new: Resource) -> None:
-        """Raise what the write of a new object would be refused with, though none is made."""
-        await self._project_now(new)
+    async def _refuse_taken(self, new: Resource) -> None:
         try:
             taken = await self._store.get(key_of(new))
         except NotFound:

@@ -158,11 +158,11 @@ class Resources(Reads):
         masking.restore(kind, None, new)
         await self._before("create", key_of(new), None, new)
         await self._may(None, new)
-        must_exist = await self._admit(kind, None, new)
+        must_exist = await self._admit(kind, None, new, known=not dry_run)
         server_fields.begin(new)
         async with self._telling(new):
             if dry_run:
-                await self._refuse_as_write(new)
+                await self._refuse_taken(new)
                 return new
             write = Write(await self._external.move(new), must_exist=tuple(must_exist))
             made = await self._done(await self._store.create(write, self._trail("Create", key_of(new))))
@@ -183,7 +183,7 @@ class Resources(Reads):
             raise AlreadyExists(f"{key.kind} {shown(key.name)!r} cannot be made: choose another name") from None
         except FailedPrecondition as error:
             if error.reason == REFERENCE_GONE:
-                await self._project_now(new)
+                await self._projects_of(new, known=False)
             raise
 
     async def _before(self, verb: str, key: Key, old: Any | None, new: Any | None) -> None:
@@ -205,7 +205,7 @@ class Resources(Reads):
         await self._access.admit(self.call, old, new)
         await finalizers.settle(self.call, old, new, finalize)
 
-    async def _admit(self, kind: Kind, old: Any | None, new: Any) -> Sequence[Key]:
+    async def _admit(self, kind: Kind, old: Any | None, new: Any, *, known: bool = True) -> Sequence[Key]:
         """Return what must exist when `new` is written.  Raises InvalidArgument with every fault, not the first."""
         check_size(new)
         # Alone: what is said of other faults may tell the value.
@@ -213,7 +213,7 @@ class Resources(Reads):
         found = [*check_shape(kind, new), *images.image_faults(old, new, self._registries)]
         if any(violation.field == "metadata.namespace" for violation in found):
             refuse(found)
-        must_exist = await self._projects_of(new) if old is None else []
+        must_exist = await self._projects_of(new, known=known) if old is None else []
         for check_others in (check_owners, check_referees):
             checked = await check_others(new, old, self._look)
             found += checked.faults

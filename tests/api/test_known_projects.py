@@ -58,6 +58,8 @@ async def test_a_project_that_was_found_is_not_read_for_each_create(servers: tup
         await here.of(Call()).create(family(f"g-{number}"))
     assert store.looks == before
     assert len(await names(here)) == 7
+    await here.create(family("dry"), dry_run=True)
+    assert store.looks == before + 1, "nothing is written that would ask for it"
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -20,13 +21,12 @@ OBJECTS = 2_000
 PAGE = 7
 LISTS = 12
 CHURN_S = 0.05
-# Now and then writers rest, for as long as a list takes on a machine with other work.
-REST_EVERY = 20
-REST_S = 2.0
+# Their pauses when no list was whole by then: on a machine with other work one takes longer.
+SLOW_CHURN_S = 2.0
 
 
-async def churn(store: Store, stop: asyncio.Event) -> None:
-    """Create, change and delete, many at a stretch."""
+async def churn(store: Store, stop: asyncio.Event, pause_s: Callable[[], float]) -> None:
+    """Create, change and delete.  pause_s: the longest between two."""
     pick, count = random.Random(6), 0
     while not stop.is_set():
         count += 1
@@ -41,7 +41,7 @@ async def churn(store: Store, stop: asyncio.Event) -> None:
                 await store.update(Write(found, found.metadata.resourceVersion))
             else:
                 await store.create(Write(family(f"more-{count}", f"t{count}")))
-        await asyncio.sleep(pick.uniform(0, CHURN_S if count % REST_EVERY else REST_S))
+        await asyncio.sleep(pick.uniform(0, pause_s()))
 
 
 async def pages(store: Store, size: int) -> tuple[dict[str, Held], int]:
@@ -65,9 +65,11 @@ async def test_pages_show_one_revision_while_writers_churn(any_place: Place) -> 
     store, stop = await open_store(any_place.url), asyncio.Event()
     try:
         await asyncio.gather(*(store.create(Write(family(f"n{number:04}", "first"))) for number in range(OBJECTS)))
-        churning = asyncio.create_task(churn(store, stop))
         lists = []
         lists_due = LISTS if any_place.name != "etcd" else LISTS // 3
+        churning = asyncio.create_task(
+            churn(store, stop, lambda: CHURN_S if whole + expired < lists_due else SLOW_CHURN_S)
+        )
         while whole + expired < lists_due or (not whole and time.monotonic() - began < PATIENCE_S):
             try:
                 # Small pages take long; larger ones have a chance to end before the next change.

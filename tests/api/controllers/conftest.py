@@ -84,7 +84,6 @@ class World:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        self.manager = self.another_manager()
 
     async def stop(self) -> None:
         await self.end()

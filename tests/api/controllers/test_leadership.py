@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from api.controllers import leadership
 from api.controllers.leadership import Leadership
 from api.controllers.runtime import Manager, Term
 from api.errors import Conflict, Unavailable
@@ -119,7 +118,7 @@ async def test_a_leader_goes_on_when_the_store_is_back_in_time(
         assert {lease.epoch for lease in renewed} == {1}
 
     # Renewed often, but for long: a disk may hold the renewal itself for seconds.
-    monkeypatch.setattr(leadership, "RENEWALS", 100)
+    monkeypatch.setattr("api.controllers.leadership.RENEWALS", 100)
     assert len(await led(resources, fails_once, ttl_s=40.0)) == 1
 
 

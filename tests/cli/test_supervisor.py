@@ -19,6 +19,7 @@ from api.cli.platform.components import Component
 from api.cli.platform.supervisor import Supervisor
 from api.config import AuthConfig, Config, TlsConfig, load
 from tests.patience import PATIENCE_S
+from tests.processes import lives
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -102,7 +103,7 @@ async def test_what_a_crashed_component_left_is_ended_before_it_starts_again(sta
     before = sessions.members([stage.pid("a")])
     os.kill(stage.pid("a"), signal.SIGKILL)
     await stage.until_said("a is ready again")
-    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in before)
+    assert not any(lives(process) for process in before)
 
 
 async def test_crashes_are_put_off_longer_and_longer_and_the_log_is_shown(stage: Stage) -> None:

@@ -16,6 +16,7 @@ import pytest
 from api.cli.platform import preflight, record, sessions
 from api.config import Config, load
 from tests.patience import PATIENCE_S
+from tests.processes import lives
 
 DUMMY = Path(__file__).with_name("dummy_platform.py")
 
@@ -121,15 +122,7 @@ def test_what_a_killed_supervisor_left_is_found_and_stopped(platforms: Platforms
     else:
         platforms.up(a="sleep")
         assert len(platforms.left()) == 1
-    assert not any(alive(process) for process in leftovers)
-
-
-def alive(process: psutil.Process) -> bool:
-    """A zombie, which waits for its parent to notice, is not."""
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    assert not any(lives(process) for process in leftovers)
 
 
 def test_status_shows_each_component_and_tells_scripts_whether_all_is_well(platforms: Platforms) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from api.gen.michelangelo.api.v2 import deployment_pb2, pipeline_run_pb2
 from tests.e2e.flights_platform import PROJECT, SUCCEEDED, Flights, eventually
+from tests.processes import command
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["materialize_features", "prepare_dataset", "train", "evaluate", "register_model", "deploy_model"]
@@ -195,7 +196,7 @@ def test_killing_a_run_stops_its_work(flights: Flights) -> None:
     from tests.e2e.conftest import processes_of
 
     eventually(
-        lambda: not [one for one in processes_of(flights.config) if "operators.jobs.run" in " ".join(one.cmdline())],
+        lambda: not [one for one in processes_of(flights.config) if "operators.jobs.run" in command(one)],
         "the end of the job",
         timeout_s=90,
     )

@@ -11,6 +11,7 @@ import pytest
 
 from api.cli.platform import probes, record, sessions
 from api.config import Config
+from tests.processes import environs, listening
 
 Ma = Callable[..., Any]
 COMPONENTS = ["api", "serving", "airflow-api", "scheduler", "dag-processor", "triggerer"]
@@ -48,22 +49,14 @@ def test_all_components_are_ready(platform: Config, ma: Ma) -> None:
 
 def test_every_port_is_bound_to_loopback_alone(platform: Config) -> None:
     ports = {platform.api_port, platform.api_http_port, platform.airflow_port, platform.serving_port}
-    own = [
-        connection.laddr
-        for component in components(platform).values()
-        for process in [psutil.Process(component.pid), *psutil.Process(component.pid).children(recursive=True)]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert {address.port for address in own} == ports
-    assert {address.ip.removeprefix("::ffff:") for address in own} == {"127.0.0.1"}
+    own = [at for component in components(platform).values() for at in listening(component.pid)]
+    assert {port for _, port in own} == ports
+    assert {address.removeprefix("::ffff:") for address, _ in own} == {"127.0.0.1"}
 
 
 def test_only_the_api_server_knows_where_the_store_is(platform: Config) -> None:
     for name, component in components(platform).items():
-        for process in [psutil.Process(component.pid), *psutil.Process(component.pid).children(recursive=True)]:
-            # Of a process that gave itself a title, nothing is to be read.
-            environ = process.environ()
+        for environ in environs(component.pid):
             assert "MA_STORE_URL" not in environ or name == "api", name
             assert "AIRFLOW__CORE__FERNET_KEY" not in environ or name not in ("api", "serving"), name
     assert "MA_STORE_URL" in psutil.Process(components(platform)["api"].pid).environ()

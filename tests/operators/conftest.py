@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 import tests.operators.airflow_here  # noqa: F401  # before anything else imports Airflow
+from tests.processes import command
 
 PROGRAMS = Path(__file__).parents[1] / "ports" / "engine_programs"
 
@@ -22,11 +23,4 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     jobs = tmp_path / "jobs"
     for folder in jobs.iterdir() if jobs.exists() else ():
         LocalEngine(jobs).cancel(folder.name)
-    assert not [p for p in psutil.process_iter() if p.pid and str(tmp_path) in " ".join(_command(p))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    assert not [p for p in psutil.process_iter() if p.pid and str(tmp_path) in command(p)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
@@ -20,6 +19,7 @@ from operators.job import JobFailed, JobOperator, job_id, run_of
 from operators.triggers import JobTrigger
 from tests.operators.airflow_here import Run
 from tests.patience import PATIENCE_S
+from tests.processes import lives
 
 
 class EchoOperator(JobOperator):
@@ -81,13 +81,6 @@ def appears(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def through(run: Run, task_id: str = "first", *, try_number: int = 1) -> Any:
@@ -192,7 +185,7 @@ async def test_a_killed_task_cancels_its_job(home: Path) -> None:
     run.call(task, context, lambda _: task.on_kill() or {})
     name = job_id(context)
     assert engine("local").result(name).state is JobState.LOST
-    assert not [pid for pid in (home / "pids").read_text().split() if alive(int(pid))]
+    assert not [pid for pid in (home / "pids").read_text().split() if lives(int(pid))]
 
 
 def test_a_task_that_was_killed_before_it_submitted_starts_no_job(home: Path) -> None:

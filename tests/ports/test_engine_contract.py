@@ -21,6 +21,7 @@ from operators.engines import ENGINES
 from operators.engines.base import Engine, JobResult, JobSpec, JobState
 from operators.engines.local import MOST_LOG_BYTES, LocalEngine
 from tests.patience import PATIENCE_S
+from tests.processes import lives
 
 PROGRAMS = Path(__file__).with_name("engine_programs")
 LONGEST_S = 120.0
@@ -32,13 +33,6 @@ def until(holds: Callable[[], Any], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass
@@ -81,7 +75,7 @@ class Place:
         found = set()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if str(self.folder) in process.environ().get("MA_JOB", "") and alive(process.pid):
+                if str(self.folder) in process.environ().get("MA_JOB", "") and lives(process.pid):
                     found.add(process.pid)
         return found
 
@@ -149,7 +143,7 @@ def test_a_cancelled_job_leaves_no_process(place: Place) -> None:
     if place.name == "spark":
         assert any(psutil.Process(pid).name() == "java" for pid in place.processes())
     place.engine.cancel("job")
-    assert [pid for pid in pids if alive(pid)] == []
+    assert [pid for pid in pids if lives(pid)] == []
     assert place.processes() == set()
     assert place.engine.result("job").state is JobState.LOST
 
@@ -169,7 +163,7 @@ def test_a_job_that_ignores_being_asked_is_killed(place: Place) -> None:
     place.submit("family", children=3, stubborn=True)
     pids = place.pids()
     place.engine.cancel("job")
-    assert [pid for pid in pids if alive(pid)] == []
+    assert [pid for pid in pids if lives(pid)] == []
 
 
 def test_cancelling_what_does_not_run_is_no_error(place: Place) -> None:
@@ -268,7 +262,7 @@ def test_a_killed_job_is_lost_and_runs_again(place: Place) -> None:
     place.submit("family")
     again = place.pids()
     assert again != [leader]
-    assert not alive(child), "what the lost job had started must not work beside the new one"
+    assert not lives(child), "what the lost job had started must not work beside the new one"
     place.finish()
     assert place.ended().state is JobState.SUCCEEDED
     assert place.runs() == 2
@@ -325,7 +319,7 @@ async def test_a_wait_that_is_given_up_leaves_the_job_alone(place: Place) -> Non
     (pid,) = place.pids()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(place.engine.wait("job"), 0.1)
-    assert alive(pid)
+    assert lives(pid)
 
 
 def test_waiting_works_where_the_kernel_does_not_tell(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from operators.engines.base import JobState
 from operators.engines.kubernetes import KubernetesEngine
 from operators.engines.kubernetes_cluster import ClusterAway
 from tests.ports import test_engine_contract as contract
-from tests.ports.test_engine_contract import PROGRAMS, Place, alive, until
+from tests.ports.test_engine_contract import PROGRAMS, Place, until
+from tests.processes import lives
 from tests.robustness import kubernetes_node
 
 pytestmark = [
@@ -60,7 +61,7 @@ class Far(Place):
 
     def processes(self) -> set[int]:
         """Return the first process of every pod and all below it that lives."""
-        return {process for process in super().processes() if alive(process)}
+        return {process for process in super().processes() if lives(process)}
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_a_cancelled_job_leaves_no_process(place: Place, node: kubernetes_node.N
     pids = place.pids()
     began = time.monotonic()
     place.engine.cancel("job")
-    until(lambda: not [pid for pid in pids if alive(pid)], "processes of a cancelled job")
+    until(lambda: not [pid for pid in pids if lives(pid)], "processes of a cancelled job")
     print(f"cancelled after {time.monotonic() - began:.2f} s, goal {CANCEL_S:g} s")
     assert place.engine.result("job").state is JobState.LOST
     assert place.engine.evidence("job")["ended"]["asked"] is True

@@ -27,6 +27,7 @@ from operators.values.references import Reference
 from operators.values.store import Values, values_at
 from tests.free_ports import free_ports
 from tests.patience import soon
+from tests.processes import lives
 
 PROJECT = Path(__file__).with_name("spark_project")
 ROWS = {
@@ -160,6 +161,6 @@ def test_a_step_runs_on_spark_connect_and_is_interrupted_there(place: Place, ser
     assert not place.java("forever"), "the driver has no Java of its own"
     began = time.monotonic()
     place.engine.cancel("forever")
-    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, lambda: "the server goes on")
+    until(lambda: not lives(worker), lambda: "the server goes on")
     assert time.monotonic() - began < soon(3)
     assert place.engine.result("forever").state is JobState.LOST

@@ -32,6 +32,7 @@ from prometheus_client import Counter, Gauge
 
 from api.calls import Principal
 from api.errors import DeadlineExceeded, ResourceExhausted
+from api.late import Late
 from api.limits import DEFAULT, LimitsConfig
 from api.pace import LARGE_BYTES, LARGE_BYTES_S, Pace
 
@@ -125,6 +126,7 @@ class Gate:
         self._turns: OrderedDict[str, Caller] = OrderedDict()
         self._exempt = Caller("")
         self._pace = Pace()
+        self._late = Late()
         self._running = 0
         self._waiting = 0
         RUNNING.set_function(lambda: self._running)
@@ -203,19 +205,23 @@ class Gate:
         if caller is self._exempt or task is None:
             return await reading
         began = loop.time() if since is None else since
-        slow, timer = False, loop.call_at(began + PATIENCE_S, lambda: step_aside())
+        slow, wait = False, 0
 
         def step_aside() -> None:
-            nonlocal slow, timer
+            nonlocal slow, wait
             if self._slow >= self._most_slow or caller.slow >= self._most_slow_per_caller:
                 task.cancel(TOO_SLOW)
                 return
             slow = True
             self._slow += 1
             caller.slow += 1
-            timer = loop.call_at(began + self._limits.body_s, task.cancel, TOO_SLOW)
+            wait = self._late.begin(loop, began + self._limits.body_s, give_up)
             self.leave(caller)
 
+        def give_up() -> None:
+            task.cancel(TOO_SLOW)
+
+        wait = self._late.begin(loop, began + PATIENCE_S, step_aside)
         try:
             return await reading
         except asyncio.CancelledError as error:
@@ -227,7 +233,7 @@ class Gate:
             told = "the request comes slowly, and too many others do"
             raise Overloaded(told, reason="SLOW_REQUEST", retry_s=self._limits.wait_s) from None
         finally:
-            timer.cancel()
+            self._late.end(wait)
             if slow:
                 # It has waited long enough: it goes on at once, one more than there should be.
                 self._slow -= 1

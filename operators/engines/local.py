@@ -89,13 +89,16 @@ class LocalEngine:
                 pass_fds=(lock.fileno(),),
                 env={**_environment(), **THREADS, **told, MARK: str(folder), LOCK: str(lock.fileno())},
             )
-        _started[:] = [*(earlier for earlier in _started if earlier.poll() is None), process]
+        _reap()
+        _started.append(process)
         note_process(folder, process.pid)
 
     def result(self, job_id: str) -> JobResult:
         """Return how the job stands; what is in `result.json` is final."""
         folder = self._folder / job_id
         alive = self._process(folder) is not None
+        if not alive:
+            _reap()
         found = _read(folder / RESULT)
         if found is None:
             return JobResult(JobState.RUNNING) if alive else JobResult(JobState.LOST, message=self._how_lost(folder))
@@ -130,6 +133,7 @@ class LocalEngine:
             return [*own, *(process for process in marked(str(folder)) if process not in own)]
 
         stop(members, GRACE_S)
+        _reap()
 
     def log(self, job_id: str) -> str:
         """Return the end of what the job printed, at most 1 MiB."""
@@ -164,6 +168,14 @@ async def _ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _reap() -> None:
+    """Forget those that were started here and have ended, which the kernel keeps until then."""
+    for process in [*_started]:
+        if process.poll() is not None:
+            with contextlib.suppress(ValueError):
+                _started.remove(process)
 
 
 def run_variable(run: Any) -> dict[str, str]:

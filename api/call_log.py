@@ -11,6 +11,8 @@ import logging
 import time
 from datetime import datetime
 
+from api.calls import new_id
+
 PAUSE_S = 0.1
 MOST = 10_000
 
@@ -26,7 +28,10 @@ class CallLog:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def note(self, what: str, outcome: str | int, began_s: float, request_id: str) -> None:
-        """Note a call that ends now.  what: its method and what it is about; began_s: by the monotonic clock."""
+        """Note a call that ends now.  what: its method and what it is about; began_s: by the monotonic clock.
+
+        request_id: nothing for a call of which nobody was told one; it has its own in the log all the same.
+        """
         now = time.monotonic()
         loop = asyncio.get_running_loop()
         if not self._noted or loop is not self._loop:
@@ -43,7 +48,8 @@ class CallLog:
             epoch = time.time() - time.monotonic()
             lines = [
                 f"{datetime.fromtimestamp(epoch + ended).isoformat(timespec='milliseconds')} "
-                f"{what if what.isprintable() else ascii(what)} {outcome} {1000 * took_s:.1f} ms request={request_id}"
+                f"{what if what.isprintable() else ascii(what)} {outcome} {1000 * took_s:.1f} ms "
+                f"request={request_id or new_id()}"
                 for ended, what, outcome, took_s, request_id in noted
             ]
             log.info("%d calls\n%s", len(lines), "\n".join(lines))

@@ -91,6 +91,10 @@ class Access(Protocol):
         """Return if it may.  Raises NotFound for what is not its to know, PermissionDenied for what it may not do."""
         ...
 
+    def allows(self, principal: Principal, verb: str, kind: str, namespace: str) -> bool:
+        """Whether `require` would return, where that takes no wait; False says nothing."""
+        ...
+
     async def visible(self, call: Call, verb: str, kind: str) -> frozenset[str] | None:
         """Return the projects whose objects it may see, None for all."""
         ...
@@ -114,6 +118,10 @@ class Everybody:
 
     async def require(self, call: Call, verb: str, kind: str, namespace: str, name: str = "") -> None:
         """Allow."""
+
+    def allows(self, principal: Principal, verb: str, kind: str, namespace: str) -> bool:
+        """Allow."""
+        return True
 
     async def visible(self, call: Call, verb: str, kind: str) -> frozenset[str] | None:
         """Show all projects."""

@@ -5,8 +5,7 @@ Whoever asks goes the ordinary way, with its records and refusals, when there is
 
 from __future__ import annotations
 
-from api.calls import Access, Call
-from api.eager import at_once
+from api.calls import Access, Principal
 from api.external import ANNOTATION
 from api.kinds import Kind
 from api.resources import Resources
@@ -22,16 +21,11 @@ class Straight:
         self._resources = resources
         self._access = access
 
-    def get(self, call: Call, kind: Kind, namespace: str, name: str) -> bytes | None:
+    def get(self, principal: Principal, kind: Kind, key: Key) -> bytes | None:
         """Return the bytes of an object as it is now, None where the ordinary way has to be asked."""
-        if kind.sensitive or self._resources.hooks.all or not self._may(call, kind, namespace, name):
+        if kind.sensitive or self._resources.hooks.all:
             return None
-        raw = self._resources.store.peek(Key(kind.name, namespace, name))
+        if not self._access.allows(principal, "Get", key.kind, key.namespace):
+            return None
+        raw = self._resources.store.peek(key)
         return None if raw is None or ELSEWHERE in raw else raw
-
-    def _may(self, call: Call, kind: Kind, namespace: str, name: str) -> bool:
-        return bool(at_once(self._allowed(call, kind, namespace, name)))
-
-    async def _allowed(self, call: Call, kind: Kind, namespace: str, name: str) -> bool:
-        await self._access.require(call, "Get", kind.name, namespace, name)
-        return True

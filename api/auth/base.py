@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -22,6 +24,9 @@ LONGEST_NAME = 256
 MOST_GROUPS = 500
 # Names that no identity provider, token file or certificate can give.
 RESERVED = ("system:", "service:")
+# What is remembered of tokens that were accepted; longer ones are checked each time.
+MOST_ACCEPTED = 1_000
+LONGEST_ACCEPTED = 4 * 1024
 # Whoever is in it may do everything everywhere; only the platform's own token puts one there.
 ADMINS = "system:admins"
 # One text for all faults of a token: which one it is helps nobody but a forger.  The audit record has it.
@@ -37,6 +42,14 @@ class BadToken(Unauthenticated):
         self.why = why
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A token that was checked.  holds: whether a check would find the same now, told at once; False says nothing."""
+
+    principal: Principal
+    holds: Callable[[], bool]
+
+
 class Authenticator(Protocol):
     """Tells who calls."""
 
@@ -49,13 +62,23 @@ class Authenticator(Protocol):
         """
         ...
 
+    def known(self, authorization: str | None) -> Principal | None:
+        """Return who calls by the one header of that name, None for no header, where that takes no wait.
+
+        None says nothing.
+        """
+        ...
+
 
 class TokenCheck(Protocol):
     """Knows the tokens of one kind."""
 
-    async def check(self, token: str) -> Principal | None:
+    async def check(self, token: str) -> Accepted | None:
         """Return whose token it is, None if it is not one of this kind.  Raises BadToken."""
         ...
+
+
+ANONYMOUS = Principal("anonymous")
 
 
 class Anyone:
@@ -65,7 +88,11 @@ class Anyone:
         self, headers: Headers, peer: str, peer_certificate: Certificate = NO_CERTIFICATE
     ) -> Principal:
         """Return the one user."""
-        return Principal("anonymous")
+        return ANONYMOUS
+
+    def known(self, authorization: str | None) -> Principal | None:
+        """Return the one user."""
+        return ANONYMOUS
 
 
 class Bearer:
@@ -73,31 +100,51 @@ class Bearer:
 
     def __init__(self, checks: Sequence[TokenCheck]) -> None:
         self._checks = tuple(checks)
+        # By the whole header: what makes it a token is not looked at twice.
+        self._accepted: OrderedDict[str, Accepted] = OrderedDict()
 
     async def authenticate(
         self, headers: Headers, peer: str, peer_certificate: Certificate = NO_CERTIFICATE
     ) -> Principal:
         """Return who calls: of a token and a certificate the token says it, for it speaks of this call."""
-        token = bearer_token(headers)
-        if token is None:
+        authorization = authorization_of(headers)
+        if authorization is None:
             if (service := service_of(peer_certificate)) is not None:
                 return service
             raise Unauthenticated(MISSING)
+        token = bearer_token(authorization)
         for check in self._checks:
-            if (principal := await check.check(token)) is not None:
-                return principal
+            if (accepted := await check.check(token)) is not None:
+                self._remember(authorization, accepted)
+                return accepted.principal
         raise BadToken("no such token")
 
+    def known(self, authorization: str | None) -> Principal | None:
+        """Return whose token it is, if it was accepted and would be again."""
+        accepted = self._accepted.get(authorization) if authorization is not None else None
+        return accepted.principal if accepted is not None and accepted.holds() else None
 
-def bearer_token(headers: Headers) -> str | None:
-    """Return the token that was sent, None if there is none.  Raises InvalidArgument for two, BadToken."""
+    def _remember(self, authorization: str, accepted: Accepted) -> None:
+        if len(authorization) <= LONGEST_ACCEPTED:
+            self._accepted[authorization] = accepted
+            if len(self._accepted) > MOST_ACCEPTED:
+                self._accepted.popitem(last=False)
+
+
+def authorization_of(headers: Headers) -> str | None:
+    """Return the header that holds a token, None if there is none.  Raises InvalidArgument for two."""
     given = [value for name, value in headers if name == AUTHORIZATION]
     if not given:
         return None
     if len(given) > 1:
         told = f"{AUTHORIZATION} is given {len(given)} times: send it once"
         raise InvalidArgument(told, reason="TWO_AUTHORIZATIONS")
-    scheme, _, token = given[0].partition(" ")
+    return given[0]
+
+
+def bearer_token(authorization: str) -> str:
+    """Return the token of a header.  Raises BadToken."""
+    scheme, _, token = authorization.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer":
         raise BadToken("the scheme is not Bearer")

@@ -10,7 +10,6 @@ from dataclasses import replace
 from api.audit import Entry
 from api.auth.base import NO_CERTIFICATE, Authenticator, BadToken, Certificate, Headers, is_name
 from api.calls import Access, Call, Principal
-from api.eager import at_once
 from api.errors import ApiError, InvalidArgument, PermissionDenied, Unauthenticated
 from api.gate import Gate
 from api.limits import DEFAULT, LimitsConfig
@@ -62,12 +61,12 @@ class Entrance:
             await self._record(replace(_refused(call, error, peer, verb, kind), policy=policy))
             raise
 
-    def at_once(self, headers: Headers, peer: str) -> Principal | None:
-        """Return who sends a token; None where telling it takes time, or it is refused: `enter` says why."""
-        principal = at_once(self._authenticator.authenticate(headers, peer))
-        if principal is not None:
-            self._note(principal.subject)
-        return principal
+    def known(self, authorization: str | None) -> Principal | None:
+        """Return who sends that header and speaks for itself; None where telling it takes time, or it is refused.
+
+        `enter` says what it is then, and whoever is known was let in by it.
+        """
+        return self._authenticator.known(authorization)
 
     def seen(self, user: str) -> bool:
         """Whether a user was let in since the start, as far back as is remembered."""

@@ -98,6 +98,10 @@ class RoleAccess:
         if not now.has(verb, kind, namespace):
             raise _refusal(principal, now, verb, Key(kind, namespace, name))
 
+    def allows(self, principal: Principal, verb: str, kind: str, namespace: str) -> bool:
+        """Whether a role that is known here gives the right."""
+        return self._followed and self._bindings.held(principal).has(verb, kind, namespace)
+
     async def visible(self, call: Call, verb: str, kind: str) -> frozenset[str] | None:
         """Return the projects whose objects the caller may see, None for all."""
         if call.principal.kind == "system":

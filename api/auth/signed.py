@@ -15,7 +15,7 @@ from typing import Any
 import jwt
 from jwt.exceptions import PyJWTError
 
-from api.auth.base import MOST_GROUPS, BadToken, is_name, is_reserved
+from api.auth.base import MOST_GROUPS, Accepted, BadToken, is_name, is_reserved
 from api.auth.jwks import ALGORITHMS, Keys
 from api.calls import Principal
 
@@ -67,7 +67,7 @@ class SignedTokens:
         # By the SHA-256 of the whole token: a part of it can be the same in two (CVE-2026-35030).
         self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
 
-    async def check(self, token: str) -> Principal | None:
+    async def check(self, token: str) -> Accepted | None:
         """Return whose token it is, None if it is no signed token."""
         if token.count(".") != 2:
             return None
@@ -76,9 +76,12 @@ class SignedTokens:
         if known is None or self._clock() >= known.until:
             known = await self._verify(token)
             self._remember(name, known)
-        if self._revokes(known.jti, known.principal.subject, known.issued):
+        if self._revoked(known):
             raise BadToken("the token was revoked")
-        return known.principal
+        return Accepted(known.principal, lambda: self._clock() < known.until and not self._revoked(known))
+
+    def _revoked(self, known: _Checked) -> bool:
+        return self._revokes(known.jti, known.principal.subject, known.issued)
 
     def _remember(self, name: bytes, known: _Checked) -> None:
         self._checked[name] = known

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from api.auth.base import ADMINS, BadToken, is_name, service
+from api.auth.base import ADMINS, Accepted, BadToken, is_name, service
 from api.calls import Principal
 
 LOOK_S = 1.0
@@ -153,6 +153,13 @@ class Book:
     _seen: tuple[int, int, int] | None = None
     _looked: float = float("-inf")
     _fault: str = ""
+    _version: int = 0
+
+    @property
+    def version(self) -> int:
+        """Another number after each change of what the file says."""
+        self._look()
+        return self._version
 
     def find(self, token: str) -> Known | None:
         """Return the entry of a token, None if the file has none.  Raises BadToken while the file cannot be read."""
@@ -193,6 +200,7 @@ class Book:
             self._content, self._fault = TokensFile(), str(error)
         self._by_digest = {bytes.fromhex(known.sha256): known for known in self._content.tokens}
         self._seen = seen
+        self._version += 1
 
 
 class FileTokens:
@@ -202,14 +210,17 @@ class FileTokens:
         self._book = book
         self._clock = clock
 
-    async def check(self, token: str) -> Principal | None:
+    async def check(self, token: str) -> Accepted | None:
         """Return whose token it is."""
-        known = self._book.find(token)
+        version, known = self._book.version, self._book.find(token)
         if known is None:
             return None
-        if known.expires and self._clock() >= known.expires:
+        if self._expired(known):
             raise BadToken(f"the token of {known.name} expired at {known.expires}")
-        return known.principal
+        return Accepted(known.principal, lambda: self._book.version == version and not self._expired(known))
+
+    def _expired(self, known: Known) -> bool:
+        return bool(known.expires) and self._clock() >= known.expires
 
 
 class OwnToken:
@@ -217,12 +228,13 @@ class OwnToken:
 
     def __init__(self, token: str, user: str = "") -> None:
         self._digest = hashlib.sha256(token.encode()).digest() if token else b""
-        self._principal = Principal(user or os_user(), frozenset({ADMINS}))
+        # It stays what it is for as long as the server runs.
+        self._accepted = Accepted(Principal(user or os_user(), frozenset({ADMINS})), lambda: True)
 
-    async def check(self, token: str) -> Principal | None:
+    async def check(self, token: str) -> Accepted | None:
         """Return the user if it is the token."""
         given = hashlib.sha256(token.encode()).digest()
-        return self._principal if hmac.compare_digest(self._digest, given) else None
+        return self._accepted if hmac.compare_digest(self._digest, given) else None
 
 
 def kept(path: Path, make: Callable[[], str]) -> str:

@@ -36,7 +36,7 @@ MOST_KNOWN = 512
 LARGEST_KNOWN = 4 * 1024
 END = b"\r\n\r\n"
 STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
-Again = Callable[[str], bytes | None]
+Again = Callable[[], bytes | None]
 SILENCE, HEAD, BODY = "silence", "head", "body"
 
 
@@ -253,7 +253,7 @@ class Protocol(HttpToolsProtocol):
         again = self._known.get(data)
         if again is None or self.timeout_keep_alive_task is None or self.flow.write_paused:
             return False
-        told = again(f"{self.client[0]}:{self.client[1]}" if self.client else "")
+        told = again()
         if told is None:
             return False
         head = [b"%s: %s\r\n" % header for header in self.server_state.default_headers]

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from api.auth.base import AUTHORIZATION
 from api.auth.entrance import Entrance
 from api.call_log import CALLS
-from api.calls import Call
+from api.calls import new_id
 from api.http import guard, objects
 from api.http.accept import JSON, form
 from api.http.exchange import as_json
 from api.kinds import Kind
+from api.store.base import Key
 from api.straight import Straight
 
 # Headers that mean the same for every request, or nothing to a get.
@@ -25,8 +26,8 @@ HEAD = b"".join(b"%s: %s\r\n" % header for header in (*guard.HEADERS, (b"content
 HEAD = HEAD.replace(b"%", b"%%") + b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n"
 
 Headers = Sequence[tuple[str, str]]
-# Takes the address of the caller; returns an answer from its first own header on, None for the ordinary way.
-Again = Callable[[str], bytes | None]
+# Returns an answer from its first own header on, None for the ordinary way.
+Again = Callable[[], bytes | None]
 
 
 class Swift:
@@ -44,38 +45,39 @@ class Swift:
         said = dict(headers)
         if said.get("connection", "keep-alive").lower() != "keep-alive" or form(said.get("accept", "")) != JSON:
             return None
-        return Repeated(self._entrance, self._straight, headers, (kind, namespace, name))
+        return Repeated(self._entrance, self._straight, said[AUTHORIZATION], kind, Key(kind.name, namespace, name))
 
 
 class Repeated:
     """Answers one request, as often as it comes.  Keeps the JSON of what it answered last."""
 
-    def __init__(self, entrance: Entrance, straight: Straight, headers: Headers, target: tuple[Kind, str, str]) -> None:
-        self._entrance, self._straight, self._headers = entrance, straight, headers
-        self._kind, self._namespace, self._name = target
-        self._told = f"GET {self._kind.name}/{self._namespace}/{self._name}"
+    def __init__(self, entrance: Entrance, straight: Straight, authorization: str, kind: Kind, key: Key) -> None:
+        self._entrance, self._straight, self._authorization = entrance, straight, authorization
+        self._kind, self._key = kind, key
+        self._told = f"GET {key}"
         self._raw = self._body = b""
 
-    def __call__(self, peer: str) -> bytes | None:
+    def __call__(self) -> bytes | None:
         """Return the answer as it is now."""
         began_s = time.monotonic()
-        principal = self._entrance.at_once(self._headers, peer)
+        principal = self._entrance.known(self._authorization)
         if principal is None:
             return None
         gate = self._entrance.gate
         passed = gate.enter(principal)
         if passed is None:
             return None
-        call, body = Call(principal=principal, source="http"), None
+        body = None
         try:
-            raw = self._straight.get(call, self._kind, self._namespace, self._name)
+            raw = self._straight.get(principal, self._kind, self._key)
             body = None if raw is None else self._json(raw)
         finally:
             gate.leave(passed, len(body or b""))
         if body is None:
             return None
-        CALLS.note(self._told, 200, began_s, call.request_id)
-        return HEAD % (call.request_id.encode(), len(body)) + body
+        request_id = new_id()
+        CALLS.note(self._told, 200, began_s, request_id)
+        return HEAD % (request_id.encode(), len(body)) + body
 
     def _json(self, raw: bytes) -> bytes | None:
         """Return an object as it is answered; None for a large one."""

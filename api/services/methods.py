@@ -30,7 +30,7 @@ class Methods(grpc.GenericRpcHandler):
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for verb, (request, work) in methods.items():
             path, lasts = f"/{service}/{verb}", verb in lasting
-            made = endpoint(path, request, work, entering(entrance, verb, kind), entrance.gate, lasts=lasts)
+            made = endpoint(path, request, work, entering(entrance, verb, kind), entrance, lasts=lasts)
             self._handlers[path] = (
                 grpc.stream_stream_rpc_method_handler(made) if lasts else grpc.stream_unary_rpc_method_handler(made)
             )

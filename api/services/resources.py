@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from api.auth.entrance import Entrance
-from api.calls import Call
+from api.calls import Call, Principal
 from api.errors import ApiError
 from api.operations import Operation, Operations, operations
 from api.services.handling import Swift, endpoint, entering
+from api.store.base import Key
 
 # Of protobuf's wire format: what a message in a message begins with.
 LENGTH_DELIMITED = 2
 # A namespace and a name.
 NAMED = 2
+# Requests of one method of which is known what they name, and how long one may be.
+MOST_READ = 1_000
+LONGEST_READ = 1_024
 
 
 class ResourceService(grpc.GenericRpcHandler):
@@ -42,7 +47,7 @@ def _endpoint(served: Operations, operation: Operation, entrance: Entrance) -> A
 
     enter = entering(entrance, operation.verb, operation.kind.name)
     swift = _straight(served, operation) if operation.verb == "Get" else None
-    return endpoint(operation.path, operation.request, work, enter, entrance.gate, unread, swift=swift)
+    return endpoint(operation.path, operation.request, work, enter, entrance, unread, swift=swift)
 
 
 def _straight(served: Operations, operation: Operation) -> Swift:
@@ -50,16 +55,17 @@ def _straight(served: Operations, operation: Operation) -> Swift:
     kind, request_class = operation.kind, operation.request
     begins = bytes([kind.method("Get").output_type.fields_by_name[kind.singular].number << 3 | LENGTH_DELIMITED])
 
-    def swift(call: Call, raw: Any) -> bytes | None:
-        if not isinstance(raw, bytes) or not (call.timeout_s is None or call.timeout_s > 0):
-            return None
+    @lru_cache(MOST_READ)
+    def read(raw: bytes) -> Key | None:
         try:
             request = request_class.FromString(raw)
         except DecodeError:
             return None
-        if len(request.ListFields()) != NAMED:
-            return None
-        found = served.straight.get(call, kind, request.namespace, request.name)
+        return Key(kind.name, request.namespace, request.name) if len(request.ListFields()) == NAMED else None
+
+    def swift(principal: Principal, raw: Any) -> bytes | None:
+        key = read(raw) if isinstance(raw, bytes) and len(raw) <= LONGEST_READ else None
+        found = served.straight.get(principal, kind, key) if key is not None else None
         return None if found is None else begins + varint(len(found)) + found
 
     return swift

@@ -35,6 +35,10 @@ class Only(Everybody):
         if verb in self.denied.get(call.principal.subject, ()):
             raise PermissionDenied(f"{call.principal.subject} may not {verb}")
 
+    def allows(self, principal: Principal, verb: str, kind: str, namespace: str) -> bool:
+        """Say nothing."""
+        return False
+
 
 class Calling:
     """A store, its resources and operations.  Close it."""

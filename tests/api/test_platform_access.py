@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from api import audit, platform
-from api.calls import Call, Everybody
+from api.calls import Call, Everybody, Principal
 from api.errors import NotFound, PermissionDenied
 from tests.api.running import Refusal, Served, read
 from tests.api.test_apply import apply
@@ -31,6 +31,10 @@ class OnlyIn(Everybody):
             raise PermissionDenied(f"you may not {verb} here")
         if namespace not in self.projects | self.reads:
             raise NotFound(f"there is no {kind} here")
+
+    def allows(self, principal: Principal, verb: str, kind: str, namespace: str) -> bool:
+        """Say nothing."""
+        return False
 
     async def visible(self, call: Call, verb: str, kind: str) -> frozenset[str] | None:
         """Show the projects."""

@@ -30,8 +30,8 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
     seen: list[bytes | None] = []
     answers = Repeated.__call__
 
-    def noted(self: Repeated, peer: str) -> bytes | None:
-        seen.append(answers(self, peer))
+    def noted(self: Repeated) -> bytes | None:
+        seen.append(answers(self))
         return seen[-1]
 
     monkeypatch.setattr(Repeated, "__call__", noted)

@@ -11,8 +11,6 @@ import logging
 import time
 from datetime import datetime
 
-from api.calls import new_id
-
 PAUSE_S = 0.1
 MOST = 10_000
 
@@ -30,7 +28,7 @@ class CallLog:
     def note(self, what: str, outcome: str | int, began_s: float, request_id: str) -> None:
         """Note a call that ends now.  what: its method and what it is about; began_s: by the monotonic clock.
 
-        request_id: nothing for a call of which nobody was told one; it has its own in the log all the same.
+        request_id: empty where nobody was told one.
         """
         now = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -45,13 +43,15 @@ class CallLog:
         """Write what was noted."""
         noted, self._noted = self._noted, []
         if noted and log.isEnabledFor(logging.INFO):
-            epoch = time.time() - time.monotonic()
-            lines = [
-                f"{datetime.fromtimestamp(epoch + ended).isoformat(timespec='milliseconds')} "
-                f"{what if what.isprintable() else ascii(what)} {outcome} {1000 * took_s:.1f} ms "
-                f"request={request_id or new_id()}"
-                for ended, what, outcome, took_s, request_id in noted
-            ]
+            epoch, written, lines = time.time() - time.monotonic(), 0.0, list[str]()
+            for ended, what, outcome, took_s, request_id in noted:
+                second, part = divmod(epoch + ended, 1)
+                if second != written:
+                    written, when = second, datetime.fromtimestamp(second).isoformat()
+                lines.append(
+                    f"{when}.{int(1000 * part):03d} {what if what.isprintable() else ascii(what)} {outcome} "
+                    f"{1000 * took_s:.1f} ms request={request_id or '-'}"
+                )
             log.info("%d calls\n%s", len(lines), "\n".join(lines))
 
 

@@ -56,6 +56,7 @@ from api.services.platform import NAME as PLATFORM
 from api.services.platform import PlatformService
 from api.services.resources import ResourceService
 from api.store.open import open_store
+from api.unhurried import unhurried
 from api.uploads import Uploads
 
 # What is larger than a request may be is still read, and refused with its reason; beyond this gRPC refuses it unread.
@@ -255,6 +256,7 @@ async def serve(config: Config) -> None:
                     limits,
                 ),
                 plane,
+                unhurried(),
             ):
                 log.info("serving %s, at most %d connections a port", config.api_address, limits.connections)
                 await stop.wait()

@@ -28,4 +28,4 @@ class Straight:
         if not self._access.allows(principal, "Get", key.kind, key.namespace):
             return None
         raw = self._resources.store.peek(key)
-        return None if raw is None or ELSEWHERE in raw else raw
+        return None if raw is None or (kind.external and ELSEWHERE in raw) else raw

@@ -71,6 +71,7 @@ def _straight(served: Operations, operation: Operation) -> Swift:
     return swift
 
 
+@lru_cache(MOST_READ)
 def varint(number: int) -> bytes:
     """Return a number as protobuf writes it."""
     found = bytearray()

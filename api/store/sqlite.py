@@ -26,6 +26,7 @@ from api.store.bell import Place
 from api.store.database import SQLITE, Bound, Database, Dialect, Rows
 from api.store.filesystem import refuse_network
 from api.store.sqlstore import WINDOW, WINDOW_S, Read, SqlStore
+from api.store.wal_index import Kept, WalIndex
 from api.store.writer import LostError, Work, Writer, closed
 
 T = TypeVar("T")
@@ -160,6 +161,9 @@ class SqliteStore(SqlStore):
         session = Session(path, window, window_s)
         self._here, self._lock = SqliteDatabase(path, busy_s=0.0), threading.Lock()
         self._heard = self._newest()
+        # That read made the file of it, if there was none.
+        self._index = WalIndex.of(path)
+        self._kept = Kept(self._index) if self._index is not None else None
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._thread, self._connections = threading.local(), list[SqliteDatabase]()
         self._writer = Writer(session, self._bell, WRITES_AT_ONCE)
@@ -229,9 +233,15 @@ class SqliteStore(SqlStore):
         """Return the bytes of an object; None if there is none, or it cannot be read now."""
         if self._closed or self._damage is not None:
             return None
+        if self._kept is not None and (found := self._kept.find(key)) is not None:
+            return found
         try:
             with self._lock:
-                return sql.body(self._here, key)
+                noted = self._kept.begin() if self._kept is not None else b""
+                found = sql.body(self._here, key)
+                if self._kept is not None and found is not None:
+                    self._kept.keep(key, found, noted)
+                return found
         except sqlite3.Error:
             return None
 
@@ -264,6 +274,8 @@ class SqliteStore(SqlStore):
             db.close()
         # Last of all: the connection that closes last empties the log into the file.
         self._writer.close()
+        if self._index is not None:
+            self._index.close()
         self._bell.ring()
 
 

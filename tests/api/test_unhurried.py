@@ -78,6 +78,7 @@ def test_a_loop_is_followed_unless_its_process_was_given_another_policy() -> Non
 
 
 @pytest.mark.robustness
+@pytest.mark.alone
 def test_a_flooded_server_holds_them_back_until_it_is_calm(tmp_path: Path) -> None:
     with KilledServer(tmp_path) as server:
 

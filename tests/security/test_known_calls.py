@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ from tests.security.secured import OWNER, Caller, Secured, eventually, known, ou
 from tests.security.test_known_requests import family
 
 TIMES = 3
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    made = Secured(tmp_path_factory.mktemp("known"), [known("alice"), known("bob")])
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -45,28 +37,28 @@ def code_of(caller: Caller, project: str, *more: tuple[str, str]) -> str:
 
 
 @pytest.fixture
-def project(server: Secured) -> str:
-    made = server.owner.project()
-    family(server, made)
+def project(secured: Secured) -> str:
+    made = secured.owner.project()
+    family(secured, made)
     return made
 
 
-def test_who_was_let_in_before_is_known(server: Secured, project: str, told: list[Principal | None]) -> None:
-    server.owner.bind(project, "VIEWER", "user:alice")
-    alice = server.caller(token_of("alice"))
+def test_who_was_let_in_before_is_known(secured: Secured, project: str, told: list[Principal | None]) -> None:
+    secured.owner.bind(project, "VIEWER", "user:alice")
+    alice = secured.caller(token_of("alice"))
     told.clear()
     assert [code_of(alice, project) for _ in range(TIMES)] == ["OK"] * TIMES
     assert [who.subject if who else None for who in told] == [None, "alice", "alice"]
-    assert [code_of(server.caller(OWNER + "x"), project) for _ in range(TIMES)] == ["UNAUTHENTICATED"] * TIMES
+    assert [code_of(secured.caller(OWNER + "x"), project) for _ in range(TIMES)] == ["UNAUTHENTICATED"] * TIMES
     assert told[TIMES:] == [None] * TIMES
 
 
-def test_who_has_lost_its_role_is_refused(server: Secured, project: str) -> None:
-    server.owner.bind(project, "VIEWER", "user:alice", name="viewers")
-    alice, bob = server.caller(token_of("alice")), server.caller(token_of("bob"))
+def test_who_has_lost_its_role_is_refused(secured: Secured, project: str) -> None:
+    secured.owner.bind(project, "VIEWER", "user:alice", name="viewers")
+    alice, bob = secured.caller(token_of("alice")), secured.caller(token_of("bob"))
     assert [code_of(alice, project) for _ in range(TIMES)] == ["OK"] * TIMES
     assert [code_of(bob, project) for _ in range(TIMES)] == ["NOT_FOUND"] * TIMES
-    server.owner.call("RoleBinding", "Delete", name="viewers", namespace=project)
+    secured.owner.call("RoleBinding", "Delete", name="viewers", namespace=project)
     assert [code_of(alice, project) for _ in range(TIMES)] == ["NOT_FOUND"] * TIMES
 
 
@@ -97,21 +89,21 @@ def test_a_token_that_was_taken_away_or_has_expired_is_refused_and_recorded(tmp_
     ],
 )
 def test_a_call_that_says_more_goes_the_ordinary_way(
-    server: Secured, project: str, told: list[Principal | None], more: tuple[str, str], ended: str
+    secured: Secured, project: str, told: list[Principal | None], more: tuple[str, str], ended: str
 ) -> None:
-    assert [code_of(server.owner, project) for _ in range(TIMES)] == ["OK"] * TIMES
+    assert [code_of(secured.owner, project) for _ in range(TIMES)] == ["OK"] * TIMES
     told.clear()
-    assert [code_of(server.owner, project, more) for _ in range(TIMES)] == [ended] * TIMES
+    assert [code_of(secured.owner, project, more) for _ in range(TIMES)] == [ended] * TIMES
     assert told == []
 
 
 @pytest.mark.parametrize("named", ["0b0f2f9e-0000-4000-a000-000000000000", "a name", "", "x" * 200])
 def test_a_call_that_names_itself_is_answered_at_once_too(
-    server: Secured, project: str, told: list[Principal | None], named: str
+    secured: Secured, project: str, told: list[Principal | None], named: str
 ) -> None:
-    code_of(server.owner, project)
+    code_of(secured.owner, project)
     told.clear()
-    assert code_of(server.owner, project, ("x-request-id", named)) == "OK"
+    assert code_of(secured.owner, project, ("x-request-id", named)) == "OK"
     assert None not in told
 
 

@@ -1,5 +1,7 @@
 """Tells of what is not done in time.  Most things are, and a timer for each costs them more than a record here.
 
+Of what is late together, some may be told of at a time, and the next a little later.
+
 Knows nothing of what is waited for.
 """
 
@@ -7,13 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 
 
 class Late:
-    """What is under way on one event loop, with one timer for all."""
+    """What is under way on one event loop, with one timer for all.
 
-    def __init__(self) -> None:
+    at_once, pause_s: so many are told of together, and so many seconds later the next.
+    """
+
+    def __init__(self, at_once: float = math.inf, pause_s: float = 0.0) -> None:
+        self._at_once = at_once
+        self._pause_s = pause_s
         self._tell: dict[int, Callable[[], None]] = {}
         # When each is late, by the loop's time, with its number.
         self._waits: list[tuple[float, int]] = []
@@ -30,7 +38,7 @@ class Late:
             heapq.heappop(waits)
         heapq.heappush(waits, (when, number))
         if self._timer is None or when < self._due:
-            self._set(loop, waits[0][0])
+            self._set(loop, when)
         return number
 
     def end(self, number: int) -> None:
@@ -44,10 +52,11 @@ class Late:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now, waits = loop.time(), self._waits
-        while waits and (waits[0][0] <= now or waits[0][1] not in self._tell):
+        now, waits, told = loop.time(), self._waits, 0
+        while waits and (waits[0][1] not in self._tell or (waits[0][0] <= now and told < self._at_once)):
             _, number = heapq.heappop(waits)
             if (tell := self._tell.pop(number, None)) is not None:
                 tell()
-        if waits and self._timer is None:
-            self._set(loop, waits[0][0])
+                told += 1
+        if waits:
+            self._set(loop, max(waits[0][0], now + self._pause_s))

@@ -8,8 +8,9 @@ is as long a pause for all others if it is sent to all at once.  Knows nothing o
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
+import functools
+
+from api.late import Late
 
 # So many waits end together, and so many seconds later the next: the loop looks at what else came in between.
 AT_ONCE = 4
@@ -44,20 +45,13 @@ class Pace:
     """Waits of one event loop."""
 
     def __init__(self, at_once: int = AT_ONCE, pause_s: float = PAUSE_S) -> None:
-        self._at_once = at_once
-        self._pause_s = pause_s
-        self._ends: list[tuple[float, int, asyncio.Future[bool]]] = []
-        self._numbers = itertools.count()
-        self._timer: asyncio.Handle | None = None
-        self._due = 0.0
+        self._late = Late(at_once, pause_s)
 
     def end(self, wait: asyncio.Future[bool], after_s: float) -> None:
         """Let `wait` be False after some seconds or a little later, unless it is done by then."""
         loop = asyncio.get_running_loop()
-        when = loop.time() + after_s
-        heapq.heappush(self._ends, (when, next(self._numbers), wait))
-        if self._timer is None or when < self._due:
-            self._set(loop, when)
+        number = self._late.begin(loop, loop.time() + after_s, functools.partial(_end, wait))
+        wait.add_done_callback(lambda _: self._late.end(number))
 
     async def sleep(self, for_s: float) -> None:
         """Return after some seconds or a little later."""
@@ -65,19 +59,7 @@ class Pace:
         self.end(wait, for_s)
         await wait
 
-    def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._due = loop.call_at(when, self._sweep), when
 
-    def _sweep(self) -> None:
-        self._timer = None
-        loop, ended = asyncio.get_running_loop(), 0
-        now = loop.time()
-        while self._ends and (self._ends[0][2].done() or (self._ends[0][0] <= now and ended < self._at_once)):
-            _, _, wait = heapq.heappop(self._ends)
-            if not wait.done():
-                wait.set_result(False)
-                ended += 1
-        if self._ends:
-            self._set(loop, max(self._ends[0][0], now + self._pause_s))
+def _end(wait: asyncio.Future[bool]) -> None:
+    if not wait.done():
+        wait.set_result(False)

@@ -237,10 +237,11 @@ class SqliteStore(SqlStore):
             return found
         try:
             with self._lock:
-                noted = self._kept.begin() if self._kept is not None else b""
+                if self._kept is not None:
+                    self._kept.begin()
                 found = sql.body(self._here, key)
                 if self._kept is not None and found is not None:
-                    self._kept.keep(key, found, noted)
+                    self._kept.keep(key, found)
                 return found
         except sqlite3.Error:
             return None

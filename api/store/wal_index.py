@@ -81,17 +81,16 @@ class Kept:
         """Return the bytes of an object, if they are known to be as they were."""
         return self._found.get(key) if self._index.noted() == self._noted else None
 
-    def begin(self) -> bytes:
-        """Return what is noted before objects are read; forget those that were read before, if it is another."""
+    def begin(self) -> None:
+        """Forget what was read before, if another commit was noted since.  An object is read after it."""
         noted = self._index.noted()
         if noted != self._noted:
             self._found.clear()
             self._noted = noted if _is_whole(noted) else b""
-        return self._noted
 
-    def keep(self, key: Key, found: bytes, noted: bytes) -> None:
-        """Keep the bytes of an object.  noted: what `begin` returned before they were read."""
-        if len(found) <= LARGEST_KEPT and self._index.noted() == noted:
+    def keep(self, key: Key, found: bytes) -> None:
+        """Keep the bytes of an object that was read after `begin`, if no commit was noted meanwhile."""
+        if len(found) <= LARGEST_KEPT and self._index.noted() == self._noted:
             if len(self._found) >= MOST_KEPT:
                 self._found.clear()
             self._found[key] = found
